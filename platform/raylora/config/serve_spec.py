@@ -1,0 +1,36 @@
+"""ServeSpec: one endpoint, its base model and the adapters it answers with."""
+
+from pydantic import Field
+
+from raylora.config.model_spec import ModelSpec
+from raylora.config.spec import AdapterName, NonEmpty, Spec
+from raylora.config.train_spec import TrackingSpec
+
+
+class BatchingSpec(Spec):
+    """How many sequences generate together, and for how long."""
+
+    max_batch_size: int = Field(default=16, ge=1)
+    max_queue: int = Field(default=256, ge=1)
+    """Requests waiting beyond the batch; more are answered 429."""
+    default_max_tokens: int = Field(default=256, ge=1)
+    """Used where a request names no max_tokens."""
+    request_timeout_s: float = Field(default=300, gt=0)
+
+
+class ServeSpec(Spec):
+    """`raylora serve up` starts exactly this."""
+
+    name: AdapterName = "raylora"
+    """Name of the Ray Serve application."""
+    outputs: NonEmpty = "outputs"
+    model: ModelSpec = ModelSpec()
+    adapters: tuple[NonEmpty, ...] = ()
+    """References into the registry: name, name@7 or name@alias. Empty serves every name's champion."""
+    host: NonEmpty = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    num_replicas: int = Field(default=1, ge=1)
+    cpus_per_replica: float = Field(default=1, gt=0)
+    gpus_per_replica: float = Field(default=0, ge=0)
+    batching: BatchingSpec = BatchingSpec()
+    tracking: TrackingSpec = TrackingSpec()
