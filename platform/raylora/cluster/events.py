@@ -1,0 +1,123 @@
+"""What a job says while it runs: one line `@raylora {json}` on stdout per event.
+
+Standard library only, so that any process of a job may import it. Ray puts a prefix before a
+worker's line, so a reader looks for the marker anywhere in the line.
+"""
+
+import json
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+MARKER = "@raylora "
+
+
+@dataclass(frozen=True)
+class StageEvent:
+    """The job enters a stage: base, data, train, verify, evaluate, register, serve or done."""
+
+    stage: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """One optimizer step is done (1-based)."""
+
+    step: int
+    total_steps: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens_per_second: float
+    supervised_tokens_per_second: float
+    memory_bytes: int
+    eta_seconds: float
+
+
+@dataclass(frozen=True)
+class RestartEvent:
+    """Workers were lost and started again; training continues after `resumed_step`."""
+
+    attempt: int
+    resumed_step: int
+
+
+@dataclass(frozen=True)
+class EvaluationEvent:
+    """Held-out scores of one subject: the base or an adapter."""
+
+    subject: str
+    rows: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ResultEvent:
+    """The finished run. `adapter` is name@version, or None where nothing was registered."""
+
+    run_id: str
+    mlflow_run_id: str
+    adapter: str | None
+    aliases: list[str]
+    adapter_dir: str
+
+
+Event = StageEvent | StepEvent | RestartEvent | EvaluationEvent | ResultEvent
+
+_KINDS: dict[str, type[Event]] = {
+    "stage": StageEvent,
+    "step": StepEvent,
+    "restart": RestartEvent,
+    "evaluation": EvaluationEvent,
+    "result": ResultEvent,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def emit(event: Event) -> None:
+    """Print the event's line at once: a buffered event is a display that stands still."""
+    # stdout is the protocol; one write, so that two threads cannot interleave within a line.
+    print(f"{MARKER}{json.dumps(as_dict(event))}\n", end="", flush=True)  # noqa: T201
+
+
+def parse(line: str) -> Event | None:
+    """Return the event a log line carries, or None where it carries none or a damaged one."""
+    _, marker, text = line.partition(MARKER)
+    if not marker:
+        return None
+    try:
+        # raw_decode leaves what a terminal or Ray put behind the object (colour codes) alone.
+        body, _ = json.JSONDecoder().raw_decode(text)
+        return _from_dict(body)
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def as_dict(event: Event) -> dict[str, Any]:
+    """Return the event as strict JSON: `event` names its kind, NaN and infinity become null."""
+    body = {field.name: _strict(getattr(event, field.name)) for field in fields(event)}
+    return {"event": _NAMES[type(event)], **body}
+
+
+def _from_dict(body: dict[str, Any]) -> Event:
+    kind = _KINDS[body["event"]]
+    # A newer program may say more than this reader knows.
+    known = {field.name: field.type for field in fields(kind) if field.name in body}
+    return kind(**{name: _loose(body[name], known[name]) for name in known})
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _strict(item) for key, item in value.items()}
+    return value
+
+
+def _loose(value: Any, declared: Any) -> Any:
+    if declared is float:
+        return math.nan if value is None else float(value)
+    if isinstance(value, dict):
+        return {key: math.nan if item is None else item for key, item in value.items()}
+    return value
