@@ -1,0 +1,94 @@
+# raylora: what a developer types. `make` lists it.
+
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+# Telemetry of what we build on stays off, here and in everything started from here.
+export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+export HF_HUB_DISABLE_TELEMETRY := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+INSTALLED_ALL := $(VENV)/.installed-all
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(INSTALLED_DEV) ## Make .venv with everything a developer needs
+	@echo "ready: $(BIN)/raylora, or activate with: source $(BIN)/activate"
+
+.PHONY: quickstart
+quickstart: $(INSTALLED_ALL) ## Fine-tune, register and serve a small model on this machine (ARGS=--keep)
+	$(BIN)/raylora quickstart $(ARGS)
+
+.PHONY: test
+test: $(INSTALLED_DEV) ## All tests but the slow ones
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: test-slow
+test-slow: $(INSTALLED_DEV) ## Only the slow tests
+	$(BIN)/pytest -m slow $(ARGS)
+
+.PHONY: lint
+lint: $(INSTALLED_DEV) ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: fmt
+fmt: $(INSTALLED_DEV) ## Fix style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: types
+types: $(INSTALLED_DEV) links ## Check types
+	$(BIN)/pyright -p .typing
+
+.PHONY: imports
+imports: $(INSTALLED_DEV) links ## Check which room imports which
+	PYTHONPATH=.typing $(BIN)/lint-imports
+
+.PHONY: check
+check: lint types imports test ## Everything .ci/run checks
+
+.PHONY: bars-setup
+bars-setup: $(INSTALLED_DEV) ## Make the environments of the peers the bars are measured against
+	$(BIN)/python -m benchmarks.bars.peers
+
+.PHONY: bars-path
+bars-path: $(INSTALLED_DEV) ## Measure the bars of the path from YAML to served adapter (BARS=name for one)
+	$(BIN)/python -m benchmarks.bars path
+
+.PHONY: constraints
+constraints: ## Pin what is installed in .venv into constraints.txt
+	@{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable \
+		| sed 's/+.*//' | grep -v ' @ ' | LC_ALL=C sort -f; } > constraints.new
+	@mv constraints.new constraints.txt
+
+.PHONY: links
+links:
+	@$(BIN)/python infra/typing_links.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "raylora needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED_ALL): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing raylora into $(VENV), a few minutes the first time..."
+	$(PIP_INSTALL) --editable '.[all]'
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing raylora and its development tools into $(VENV), a few minutes the first time..."
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $(INSTALLED_ALL) $@
