@@ -8,6 +8,7 @@ RayloraError                1
 |- InsufficientResources    5   the cluster can never hold what was asked
 |- InvalidAdapter           5   a directory fails the integrity check
 |- NotFound                 5   no such adapter, run, job, model or preset
+|- InvalidRequest           5   the engine cannot answer a request as it stands
 |- MissingExtra             5   an optional dependency is not installed
 |- InvalidData              6   a data file, with its line
 """
@@ -103,6 +104,12 @@ class InvalidAdapter(RayloraError):
 
 class NotFound(RayloraError):
     """No such adapter, version, alias, run, job, model or preset."""
+
+    exit_code = ExitCode.INVALID
+
+
+class InvalidRequest(RayloraError):
+    """The engine cannot answer a request as it stands."""
 
     exit_code = ExitCode.INVALID
 

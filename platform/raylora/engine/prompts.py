@@ -1,0 +1,21 @@
+"""The one place that applies the chat template for generation."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def chat_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """Token ids of a conversation up to where the assistant's answer begins.
+
+    Control tokens written inside a message are encoded as plain text, so that a user cannot
+    forge another role's turn.
+    """
+    return list(
+        tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+            sanitize_control_tokens=True,
+        )
+    )

@@ -1,0 +1,54 @@
+"""What goes into the engine and what comes out."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from raylora.engine.sampling import Sampling
+
+
+class FinishReason(StrEnum):
+    """Why a row left the batch."""
+
+    STOP = "stop"
+    """An end token or a stop string."""
+    LENGTH = "length"
+    """max_new_tokens or the context length was reached."""
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the row was generated to an end of its own."""
+        return self in (FinishReason.STOP, FinishReason.LENGTH)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt to continue. adapter is a key of the bank, or None for the base alone."""
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    adapter: str | None
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A finished row."""
+
+    id: str
+    text: str
+    token_ids: tuple[int, ...]
+    """New tokens, the end token included where there was one."""
+    finish_reason: FinishReason
+    prompt_tokens: int
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a row has to say after a step: a piece of text, and on the last one how it ended."""
+
+    id: str
+    text: str
+    completion: Completion | None = None

@@ -1,0 +1,60 @@
+"""One request while it is in the engine."""
+
+from collections.abc import Container
+
+from raylora.engine.request import Completion, Event, FinishReason, Request
+from raylora.engine.sampling import Sampler
+from raylora.engine.text import Decoder, TextStream
+
+
+class Row:
+    """The request, the tokens it has so far and what of their text has been passed on."""
+
+    def __init__(self, request: Request, decoder: Decoder, max_length: int) -> None:
+        self.request = request
+        self.sampler = Sampler(request.sampling)
+        self.tokens: list[int] = []
+        self._text = TextStream(decoder, request.sampling.stop)
+        self._pieces: list[str] = []
+        self._limit = min(request.sampling.max_new_tokens, max_length - self.prompt_length)
+        self.finish_reason: FinishReason | None = None
+
+    @property
+    def id(self) -> str:
+        """The request's id."""
+        return self.request.id
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens to prefill."""
+        return len(self.request.prompt_ids)
+
+    def accept(self, token: int, end_tokens: Container[int]) -> list[Event]:
+        """Append a generated token; finish where it, or the text it completes, ends the answer."""
+        self.tokens.append(token)
+        if token in end_tokens:
+            return [self.finish(FinishReason.STOP)]
+        piece = self._text.push(token)
+        if self._text.stopped:
+            return [self.finish(FinishReason.STOP, piece)]
+        if len(self.tokens) >= self._limit:
+            return [self.finish(FinishReason.LENGTH, piece)]
+        self._pieces.append(piece)
+        return [Event(self.id, piece)] if piece else []
+
+    def finish(self, reason: FinishReason, piece: str = "", *, error: str = "") -> Event:
+        """End the row with the text that is still due."""
+        if reason.is_answer:
+            piece += self._text.finish()
+            reason = FinishReason.STOP if self._text.stopped else reason
+        self._pieces.append(piece)
+        self.finish_reason = reason
+        completion = Completion(
+            id=self.id,
+            text="".join(self._pieces),
+            token_ids=tuple(self.tokens),
+            finish_reason=reason,
+            prompt_tokens=self.prompt_length,
+            error=error,
+        )
+        return Event(self.id, piece, completion)

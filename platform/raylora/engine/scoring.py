@@ -1,0 +1,23 @@
+"""Logits of given tokens through the same model and bank that generate."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from raylora.engine.runner import Adapters, left_padded
+
+
+def score(
+    model: Any, bank: Adapters, rows: Sequence[tuple[Sequence[int], str | None]]
+) -> list[torch.Tensor]:
+    """Teacher-forced logits of rows (token ids, adapter), run as one left-padded batch.
+
+    Entry i of a row's (tokens, vocabulary) tensor is the prediction after its token i.
+    """
+    tokens, mask, positions = left_padded([ids for ids, _ in rows], model.device)
+    with bank.rows([adapter for _, adapter in rows]), torch.inference_mode():
+        logits = model(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False
+        ).logits
+    return [logits[i, -len(ids) :] for i, (ids, _) in enumerate(rows)]
