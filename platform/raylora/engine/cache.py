@@ -6,7 +6,6 @@ DynamicCache copies everything, 23 KB per token and row for SmolLM2), a joining 
 to the left of that column, and a leaving row's place is taken by the last row.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch

@@ -47,7 +47,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Event:
-    """Something a row has to say after a step: a piece of text, and on the last one how it ended."""
+    """What a row has to say after a step: a piece of text, and on the last one how it ended."""
 
     id: str
     text: str
