@@ -1,0 +1,177 @@
+"""Runs in the tracking store: open or continue one, list, look into and compare them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from raylora.errors import RayloraError
+from raylora.tracking.failures import raylora_errors
+from raylora.tracking.location import artifact_root, shown
+from raylora.tracking.nearest import not_found
+from raylora.tracking.run import RUN_ID_TAG, MlflowRun, NullRun, Run, RunStatus
+from raylora.tracking.run_facts import Comparison, RunDetails, RunSummary, details_of, summary_of
+from raylora.tracking.store import connect
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowEntity
+    from mlflow.tracking import MlflowClient
+
+__all__ = [
+    "NullRun",
+    "Run",
+    "RunStatus",
+    "attach",
+    "compare_runs",
+    "get_run",
+    "list_runs",
+    "open_run",
+]
+
+Value = TypeVar("Value")
+
+MANY = 1_000
+"""Experiments and runs looked at where all are meant; one page of MLflow's."""
+
+
+def open_run(
+    uri: str,
+    experiment: str,
+    run_id: str,
+    name: str,
+    *,
+    params: Mapping[str, object],
+    tags: Mapping[str, str],
+) -> Run:
+    """Start the MLflow run of a raylora run, or continue it where it exists.
+
+    The experiment is made if missing; a continued run is RUNNING again and keeps its parameters.
+    Raises Unreachable, NotAuthorised.
+    """
+    client = connect(uri)
+    with raylora_errors(uri):
+        experiment_id = _experiment(client, experiment)
+        found = client.search_runs(
+            [experiment_id], f"tags.`{RUN_ID_TAG}` = '{run_id}'", max_results=1
+        )
+        if found:
+            entity = found[0]
+            client.update_run(entity.info.run_id, status=RunStatus.RUNNING.value)
+        else:
+            entity = client.create_run(experiment_id, tags={RUN_ID_TAG: run_id}, run_name=name)
+    run = _writable(client, entity)
+    run.log_params(params)
+    run.set_tags(tags)
+    return run
+
+
+def attach(uri: str, mlflow_run_id: str) -> Run:
+    """Write to a run that another process opened. Raises NotFound, Unreachable, NotAuthorised."""
+    client = connect(uri)
+    with raylora_errors(uri):
+        return _writable(client, client.get_run(mlflow_run_id))
+
+
+def list_runs(uri: str, *, experiment: str | None = None, limit: int) -> list[RunSummary]:
+    """Runs of raylora, newest first, of one experiment or of all."""
+    client = connect(uri)
+    with raylora_errors(uri):
+        names = _experiment_names(client)
+        wanted = [key for key, name in names.items() if experiment in (None, name)]
+        if experiment is not None and not wanted:
+            raise not_found("experiment", experiment, names.values())
+        found = client.search_runs(
+            wanted,
+            f"tags.`{RUN_ID_TAG}` LIKE '%'",
+            max_results=limit,
+            order_by=["attributes.start_time DESC"],
+        )
+        return [summary_of(entity, names) for entity in found]
+
+
+def get_run(uri: str, run_id: str) -> RunDetails:
+    """One run by raylora's id or MLflow's. Raises NotFound with the nearest ids."""
+    client = connect(uri)
+    with raylora_errors(uri):
+        names = _experiment_names(client)
+        entity = _find(client, run_id, names)
+        summary = summary_of(entity, names)
+        histories = {
+            key: list(client.get_metric_history(entity.info.run_id, key))
+            for key in summary.metrics
+        }
+        return details_of(entity, summary, histories, list(_artifacts(client, entity.info.run_id)))
+
+
+def compare_runs(uri: str, run_ids: Sequence[str]) -> Comparison:
+    """Parameters and last metric values that differ between runs, a missing one included."""
+    client = connect(uri)
+    with raylora_errors(uri):
+        names = _experiment_names(client)
+        entities = [_find(client, run_id, names) for run_id in run_ids]
+    summaries = [summary_of(entity, names) for entity in entities]
+    return Comparison(
+        runs=summaries,
+        params=_differing([dict(entity.data.params) for entity in entities]),
+        metrics=_differing([summary.metrics for summary in summaries]),
+    )
+
+
+def _experiment(client: "MlflowClient", name: str) -> str:
+    """Id of the experiment, made if missing; a local store keeps its files beside the database."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        root = artifact_root(client.tracking_uri)
+        try:
+            return client.create_experiment(name, str(root / name) if root else None)
+        except Exception:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise RayloraError(
+            f"the experiment {name!r} was deleted in {shown(client.tracking_uri)}",
+            hint="restore it there, or set tracking.experiment to another name",
+        )
+    return found.experiment_id
+
+
+def _writable(client: "MlflowClient", entity: "MlflowEntity") -> MlflowRun:
+    """Continue where the stored run is: parameters are there, steps have been logged."""
+    return MlflowRun(
+        client,
+        mlflow_run_id=entity.info.run_id,
+        run_id=entity.data.tags.get(RUN_ID_TAG, entity.info.run_id),
+        params=entity.data.params,
+        last_steps={metric.key: metric.step for metric in entity.data.to_proto().metrics},
+    )
+
+
+def _experiment_names(client: "MlflowClient") -> dict[str, str]:
+    return {e.experiment_id: e.name for e in client.search_experiments(max_results=MANY)}
+
+
+def _find(client: "MlflowClient", run_id: str, names: Mapping[str, str]) -> "MlflowEntity":
+    ids = list(names)
+    for query in (f"tags.`{RUN_ID_TAG}` = '{run_id}'", f"attributes.run_id = '{run_id}'"):
+        found = client.search_runs(ids, query, max_results=1)
+        if found:
+            return found[0]
+    known = client.search_runs(ids, f"tags.`{RUN_ID_TAG}` LIKE '%'", max_results=MANY)
+    raise not_found("run", run_id, [entity.data.tags[RUN_ID_TAG] for entity in known])
+
+
+def _artifacts(
+    client: "MlflowClient", mlflow_run_id: str, path: str | None = None
+) -> Iterator[str]:
+    for item in client.list_artifacts(mlflow_run_id, path):
+        if item.is_dir:
+            yield from _artifacts(client, mlflow_run_id, item.path)
+        else:
+            yield item.path
+
+
+def _differing(
+    columns: Sequence[Mapping[str, Value]],
+) -> dict[str, list[Value | None]]:
+    keys = sorted({key for column in columns for key in column})
+    rows = {key: [column.get(key) for column in columns] for key in keys}
+    return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
