@@ -1,0 +1,75 @@
+"""The frozen base model and its tokenizer, in bf16, fp32 or nf4."""
+
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from raylora.config.model_spec import ModelSpec, Quantization
+from raylora.lora.devices import Device
+from raylora.lora.quiet import quiet_loading
+from raylora.lora.sources import LocalModel
+
+
+def load_base(local: LocalModel, spec: ModelSpec, device: Device) -> PreTrainedModel:
+    """Load the base on the device: frozen, in eval mode, in the spec's compute dtype.
+
+    With quantization nf4 every linear layer but the output head is stored in 4 bits and multiplied
+    in the compute dtype; embeddings, norms and head stay in the compute dtype.
+    """
+    dtype = device.dtype(spec.dtype)
+    with quiet_loading():
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            local.path,
+            dtype=dtype,
+            device_map={"": device.torch_device},
+            quantization_config=_quantization(spec.quantization, dtype),
+            trust_remote_code=spec.trust_remote_code,
+        )
+    _keep_4bit_layout(model)
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def load_tokenizer(local: LocalModel) -> PreTrainedTokenizerBase:
+    """Load the tokenizer, with a padding token and padding on the left, as generation wants it."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(local.path)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def compute_dtype(model: PreTrainedModel) -> torch.dtype:
+    """Return the dtype in which the linear layers multiply, 4-bit ones included."""
+    return model.get_input_embeddings().weight.dtype
+
+
+def _quantization(wanted: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    if wanted is Quantization.NONE:
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",  # bitsandbytes' own default is fp4, computed in fp32
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=False,
+    )
+
+
+def _keep_4bit_layout(model: PreTrainedModel) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights at the first forward in eval mode.
+
+    On CPUs with AVX512-BF16 it repacks them for an inference kernel that rounds differently (logits
+    of SmolLM2 move by up to 4.9), is 6 times slower for prompts, and has no backward: training
+    after one eval forward gets gradients that are wrong (cosine 0.02), with a warning at most.
+    """
+    for module in model.modules():
+        layer: Any = module
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
