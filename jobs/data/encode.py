@@ -1,0 +1,127 @@
+"""Conversations to token ids, with labels on the assistant's answers only.
+
+The sequence is what the model meets when it generates: each answer follows the very prompt that
+`chat_prompt` renders for it. A default system message of the template is in both, or in neither.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from jinja2 import TemplateError
+
+from raylora.config.train_spec import DataSpec
+from raylora.engine.prompts import chat_prompt
+from raylora.errors import InvalidData
+from raylora.jobs.data.conversation import Role
+from raylora.jobs.data.rows import Rows
+
+IGNORED: Final = -100
+"""Label of a position that is not supervised; what torch's cross entropy ignores."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids of one row and, at the same positions, the labels."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Positions whose next token is a label."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+def encode(rows: Rows, tokenizer: Any, data: DataSpec) -> list[Example]:
+    """Encode every row; supervised are all answers, each with its end-of-turn token.
+
+    Raises InvalidData for a row that is longer than data.max_length, or that the chat template
+    does not render in a way that shows where the answers are.
+    """
+    examples: list[Example] = []
+    for row in rows:
+        try:
+            example = _encode(row.conversation(data.system_prompt), tokenizer)
+        except (TemplateError, _UnclearMask) as error:
+            raise InvalidData(
+                f"the chat template cannot be used: {error}",
+                file=rows.file,
+                line=row.line,
+                hint="change the row so that the template takes it, or use a model with another",
+            ) from error
+        if len(example) > data.max_length:
+            raise InvalidData(
+                f"{len(example)} tokens, {example.supervised_tokens} of them answers, are more "
+                f"than data.max_length={data.max_length}",
+                file=rows.file,
+                line=row.line,
+                hint=f"shorten or drop the row, or set data.max_length to {len(example)} or more",
+            )
+        if example.supervised_tokens == 0:
+            raise InvalidData(
+                f"none of its {len(example)} tokens is part of an answer",
+                file=rows.file,
+                line=row.line,
+                hint="write an answer, or drop the row",
+            )
+        examples.append(example)
+    return examples
+
+
+class _UnclearMask(Exception):
+    """The place of an answer cannot be told from the rendered conversation."""
+
+
+def _encode(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Example:
+    input_ids = _render(tokenizer, messages)
+    labels = [IGNORED] * len(input_ids)
+    for turn, message in enumerate(messages):
+        if message["role"] == Role.ASSISTANT:
+            start, stop = _answer(tokenizer, messages[: turn + 1], input_ids)
+            labels[start:stop] = input_ids[start:stop]
+    return Example(input_ids, labels)
+
+
+def _answer(
+    tokenizer: Any, messages: Sequence[Mapping[str, str]], input_ids: Sequence[int]
+) -> tuple[int, int]:
+    """Where the last of these messages, up to its end-of-turn token, lies in the whole row.
+
+    Found by rendering the prompt alone and the conversation up to the answer: both must be
+    prefixes of the whole, or else the model would train on a prompt that it never meets.
+    """
+    prompt = chat_prompt(tokenizer, messages[:-1])
+    start = len(prompt)
+    so_far = _render(tokenizer, messages)
+    if list(input_ids[:start]) != prompt:
+        raise _UnclearMask(
+            f"the prompt of message {len(messages) - 1} is no prefix of the whole conversation; "
+            "an answer that begins with white space can be the cause"
+        )
+    if list(input_ids[: len(so_far)]) != so_far:
+        raise _UnclearMask(
+            f"message {len(messages) - 1} is rendered otherwise when more messages follow"
+        )
+    # A control token written inside the answer is encoded as plain text, so the first real one
+    # is the template's. What follows it (a line break in ChatML) is never generated.
+    controls = set(tokenizer.all_special_ids)
+    ends = (i for i in range(start, len(so_far)) if so_far[i] in controls)
+    end = next(ends, None)
+    if end is None:
+        raise _UnclearMask(f"no control token ends message {len(messages) - 1}")
+    return start, end + 1
+
+
+def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    return list(
+        tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            tokenize=True,
+            return_dict=False,
+            sanitize_control_tokens=True,
+        )
+    )
