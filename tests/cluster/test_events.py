@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from raylora.cluster import events
 from raylora.cluster.events import (
     EvaluationEvent,

@@ -25,8 +25,13 @@ START_S = 90.0
 """Limit for a start; 6 to 9 s is what an idle two-core machine needs."""
 STOP_S = 8.0
 """Grace for Ray's own shutdown (about 4 s) before what is left is killed."""
+PORTS = ("gcs", "dashboard", "client_server", "autoscaler_metrics", "dashboard_metrics")
 ATTEMPTS = 3
 """A port can be taken between choosing it and listening on it; then others are chosen."""
+FOREIGN = frozenset(
+    {"RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_CONFIG_JSON_ENV_VAR"}
+)
+"""Variables that would lead this head's processes to another cluster."""
 OBJECT_STORE_BYTES = 500_000_000
 """Rows and checkpoints go through files; Ray's default would be 30 % of the memory."""
 
@@ -88,8 +93,7 @@ def _launch() -> HeadState:
     # In /tmp and short: Ray puts sockets 66 characters below it, and their limit is 107.
     short = "/tmp" if Path("/tmp").is_dir() else None
     temp_dir = Path(tempfile.mkdtemp(prefix="raylora-", dir=short)).resolve()
-    names = ("gcs", "dashboard", "client_server", "autoscaler_metrics", "dashboard_metrics")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    ports: dict[str, int] = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     process = processes.start_detached(
         _command(ports, temp_dir),
         env=_environment(ports, head_id, places.token),
@@ -133,9 +137,8 @@ def _command(ports: dict[str, int], temp_dir: Path) -> list[str]:
 
 
 def _environment(ports: dict[str, int], head_id: str, token: Path) -> dict[str, str]:
-    # Drivers inherit this. An address or token meant for another cluster must not reach them.
-    foreign = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_CONFIG_JSON_ENV_VAR")
-    inherited = {key: value for key, value in os.environ.items() if key not in foreign}
+    # Drivers inherit this, so what the first command had in its environment, all jobs have.
+    inherited = {key: value for key, value in os.environ.items() if key not in FOREIGN}
     return inherited | {
         processes.MARKER: head_id,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),

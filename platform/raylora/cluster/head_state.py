@@ -37,7 +37,7 @@ class HeadPlaces:
 
 @dataclass(frozen=True)
 class HeadState:
-    """One local head. A pid alone is no identity: it is reused, so the creation time goes with it."""
+    """One local head. Pids are reused, so the creation time belongs to its identity."""
 
     id: str
     pid: int

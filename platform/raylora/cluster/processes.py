@@ -80,7 +80,7 @@ def family(head_id: str, temp_dir: Path, head: psutil.Process | None) -> list[ps
 
 
 def end(processes: Iterable[psutil.Process], *, grace_s: float) -> list[psutil.Process]:
-    """Terminate, wait up to `grace_s` in all, kill what is left; return what survived even that."""
+    """Terminate, wait up to `grace_s` in all, kill the rest; return what survived even that."""
     listed = list(processes)
     for process in listed:
         with contextlib.suppress(psutil.Error):

@@ -29,12 +29,10 @@ def request(
     limits = httpx.Timeout(read_s, connect=CONNECT_S)
     try:
         with httpx.Client(timeout=limits, trust_env=not _is_loopback(url)) as client:
-            answer = client.request(
-                method, url, headers=dict(headers), content=content, json=body
-            )
+            answer = client.request(method, url, headers=dict(headers), content=content, json=body)
     except httpx.HTTPError as error:
         raise unreachable(url, error) from error
-    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+    if answer.status_code in (401, 403):
         raise _refused(url, sent_a_token="Authorization" in headers)
     return answer
 

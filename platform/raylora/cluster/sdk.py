@@ -1,0 +1,126 @@
+"""Ray's JobSubmissionClient with what it lacks: time limits, our errors, and no ambient address.
+
+Importing this module imports ray, so `jobs` does it only when a client is made.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, NoReturn
+
+import aiohttp
+import httpx
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobSubmissionClient
+
+from raylora.cluster.connect import Cluster
+from raylora.cluster.transport import READ_S, request
+from raylora.errors import NotAuthorised, NotFound, RayloraError, Unreachable
+
+SLOW_READ_S = 60.0
+"""For a submission: the head may first start its job agent; and for 50 MB on a slow line."""
+SILENCE_S = 5.0
+"""A job may be silent for long; after this long the head is asked whether it is still there."""
+
+
+class LimitedClient(JobSubmissionClient):
+    """Talks to exactly this cluster, or raises an error of ours within the limits."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        _quiet()
+        try:
+            with _no_ambient_address():
+                super().__init__(cluster.dashboard_url, headers=dict(cluster.headers))
+        except AuthenticationError as error:
+            raise NotAuthorised(str(error)) from error
+
+    def tail(self, job_id: str, *, skip: int) -> Iterator[str]:
+        """Yield a job's log in chunks, without its first `skip` characters, until it ends.
+
+        Each connection begins with the first character, so a second one has to skip. Raises
+        Unreachable where the connection is lost or the head does not answer any more.
+        """
+        # Ray's tail is asynchronous; a loop of our own, run step by step, makes it an iterator.
+        loop = asyncio.new_event_loop()
+        chunks = self.tail_job_logs(job_id)
+        pending: asyncio.Task[str | None] | None = None
+        try:
+            while True:
+                pending = pending or loop.create_task(_next(chunks))
+                loop.run_until_complete(asyncio.wait({pending}, timeout=SILENCE_S))
+                if not pending.done():
+                    # Raises where the head is gone; a job that has ended says nothing more.
+                    if self.get_job_info(job_id).status.is_terminal():
+                        return
+                    continue
+                chunk, pending = _received(pending, job_id), None
+                if chunk is None:
+                    return
+                fresh, skip = chunk[skip:], max(0, skip - len(chunk))
+                if fresh:
+                    yield fresh
+        finally:
+            if pending is not None:
+                pending.cancel()
+                loop.run_until_complete(asyncio.wait({pending}))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+    def _do_request(
+        self,
+        method: str,
+        endpoint: str,
+        *,
+        data: bytes | None = None,
+        json_data: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> httpx.Response:
+        return request(
+            method,
+            self._address + endpoint,
+            headers=self._headers,
+            content=data,
+            body=json_data,
+            read_s=READ_S if method == "GET" else SLOW_READ_S,
+        )
+
+    def _raise_error(self, r: httpx.Response) -> NoReturn:
+        if r.status_code == 404:
+            raise NotFound(r.text.strip(), hint="raylora jobs list")
+        # Ray answers with a whole traceback; its last line says what happened.
+        lines = r.text.strip().splitlines() or ["no text"]
+        raise RayloraError(f"the Ray dashboard answered {r.status_code}: {lines[-1]}")
+
+
+async def _next(chunks: AsyncIterator[str]) -> str | None:
+    return await anext(chunks, None)
+
+
+def _received(task: asyncio.Task[str | None], job_id: str) -> str | None:
+    try:
+        return task.result()
+    except (OSError, RuntimeError, aiohttp.ClientError) as error:
+        raise Unreachable(f"the log of job {job_id} broke off: {error}") from error
+
+
+def _quiet() -> None:
+    """Ray tells on stderr of each package it uploads and of each log that ends."""
+    for name in (
+        "ray.dashboard.modules.dashboard_sdk",
+        "ray.dashboard.modules.job.sdk",
+        "ray._private.runtime_env.packaging",
+    ):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def _no_ambient_address() -> Iterator[None]:
+    """RAY_ADDRESS and RAY_API_SERVER_ADDRESS would silently win over the address we give."""
+    names = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+    saved = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(saved)

@@ -1,0 +1,209 @@
+"""From a spec to a job: paths settled, files and package bundled, submitted, remembered."""
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from raylora.cluster import capacity, job_record
+from raylora.cluster.bundle import SPEC_NAME, Bundle, build
+from raylora.cluster.connect import Cluster
+from raylora.cluster.job_info import JobInfo
+from raylora.cluster.job_record import JobRecord
+from raylora.cluster.jobs import RUN_ID, JobClient
+from raylora.config.model_spec import ModelSource
+from raylora.config.places import run_dir
+from raylora.config.serve_spec import ServeSpec
+from raylora.config.train_spec import TrainSpec
+from raylora.errors import InvalidConfig, NotFound, Problem, RayloraError
+
+FINETUNE = "raylora.jobs.finetune"
+OUTPUTS = "raylora.outputs"
+
+SomeSpec = TypeVar("SomeSpec", TrainSpec, ServeSpec)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that the cluster has accepted."""
+
+    job_id: str
+    run_id: str
+    bundle: Bundle
+
+
+def submit(
+    client: JobClient,
+    cluster: Cluster,
+    spec: TrainSpec,
+    *,
+    run_id: str,
+    base: Path,
+    program: str = FINETUNE,
+) -> Submitted:
+    """Start a training job, once it is sure that the cluster can ever hold it.
+
+    run_id: made by the caller, so that the run has a name before anything else has heard of it.
+    base: folder that relative paths in the spec start from. Raises InvalidConfig,
+    InsufficientResources, Unreachable, NotAuthorised.
+    """
+    settled = settle(spec, is_local=cluster.is_local, base=base)
+    capacity.require(capacity.demand_of(settled.workers), client.nodes())
+    files = spec_files(settled, base, is_local=cluster.is_local)
+    bundle = build(as_yaml(settled), files)
+    record = JobRecord(
+        run_id=run_id,
+        name=settled.name,
+        program=program,
+        args=(SPEC_NAME, "--run-id", run_id),
+        working_dir=str(bundle.working_dir),
+        package=str(bundle.package),
+        outputs=settled.outputs,
+    )
+    job_record.write(record)
+    return Submitted(_start(client, record, bundle, run_id), run_id, bundle)
+
+
+def resume(client: JobClient, job_id: str) -> Submitted:
+    """Run an ended training job again under the same run id: it goes on from its last checkpoint.
+
+    Raises NotFound where this machine did not submit it, RayloraError while it still runs.
+    """
+    jobs = client.list()
+    run_id = _run_of(job_id, jobs)
+    of_run = [job for job in jobs if job.run_id == run_id]
+    if running := [job.job_id for job in of_run if not job.state.terminal]:
+        raise RayloraError(
+            f"run {run_id} is still running as job {running[0]}",
+            hint=f"raylora jobs logs -f {running[0]}",
+        )
+    record = job_record.read(run_id)
+    if record is None:
+        raise NotFound(
+            f"nothing is known here of run {run_id}",
+            hint="resume it where it was submitted: the spec and its files are kept there",
+        )
+    bundle = Bundle(Path(record.working_dir), Path(record.package))
+    taken = {job.job_id for job in jobs}
+    names = (f"{run_id}-r{attempt}" for attempt in itertools.count(1))
+    new_id = next(name for name in names if name not in taken)
+    return Submitted(_start(client, record, bundle, new_id), run_id, bundle)
+
+
+def settle(spec: SomeSpec, *, is_local: bool, base: Path) -> SomeSpec:
+    """Return the spec with every path that means this machine made absolute.
+
+    For another cluster a relative outputs folder is refused: there it would lie in the job's
+    scratch folder and be gone with it.
+    """
+    if not is_local:
+        _refuse_scratch_outputs(spec)
+        return spec
+    updates: dict[str, object] = {"outputs": _absolute(spec.outputs, base)}
+    if spec.model.source is ModelSource.PATH:
+        updates["model"] = spec.model.model_copy(update={"id": _model_folder(spec.model.id, base)})
+    if spec.tracking.uri:
+        uri = _absolute_store(spec.tracking.uri, base)
+        updates["tracking"] = spec.tracking.model_copy(update={"uri": uri})
+    return spec.model_copy(update=updates)
+
+
+def spec_files(spec: TrainSpec, base: Path, *, is_local: bool = True) -> Mapping[str, Path]:
+    """Return the local files the spec names, by dotted key: these travel with the job.
+
+    Bundled data and URIs do not; nor does, for another cluster, an absolute path that does not
+    exist here, which is then taken for a path over there.
+    """
+    named = {"data.train": spec.data.train, "data.validation": spec.data.validation}
+    files: dict[str, Path] = {}
+    for key, value in named.items():
+        if value is None or value.startswith("bundled:") or "://" in value:
+            continue
+        path = Path(_absolute(value, base))
+        over_there = not is_local and Path(value).is_absolute() and not path.exists()
+        if not over_there:
+            files[key] = path
+    return files
+
+
+def as_yaml(spec: TrainSpec | ServeSpec) -> str:
+    """Return the spec as the YAML that programs on the cluster read."""
+    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def run_folder(spec: TrainSpec, run_id: str) -> Path:
+    """Return the folder of the run in the spec's outputs."""
+    return run_dir(spec.outputs, spec.tracking.experiment, run_id).root
+
+
+def _start(client: JobClient, record: JobRecord, bundle: Bundle, job_id: str) -> str:
+    return client.submit(
+        record.program,
+        record.args,
+        bundle,
+        name=record.name,
+        run_id=record.run_id,
+        job_id=job_id,
+        metadata={OUTPUTS: record.outputs},
+    )
+
+
+def _run_of(job_id: str, jobs: Sequence[JobInfo]) -> str:
+    """Look the run up; a cluster that was restarted does not know the job, but the id says it."""
+    for job in jobs:
+        if job.job_id == job_id:
+            run_id = job.metadata.get(RUN_ID)
+            if run_id is None:
+                raise NotFound(f"job {job_id} is no training job", hint="raylora jobs list")
+            return run_id
+    head, _, attempt = job_id.rpartition("-r")
+    return head if head and attempt.isdigit() else job_id
+
+
+def _refuse_scratch_outputs(spec: TrainSpec | ServeSpec) -> None:
+    if "://" in spec.outputs or Path(spec.outputs).is_absolute():
+        return
+    raise InvalidConfig(
+        [
+            Problem(
+                "outputs",
+                f"{spec.outputs!r} is relative, and the job runs on another machine",
+                "Write storage that all its nodes share: an absolute path (/shared/outputs) or "
+                "a URI (s3://bucket/outputs)",
+            )
+        ]
+    )
+
+
+def _model_folder(model_id: str, base: Path) -> str:
+    folder = _absolute(model_id, base)
+    if not Path(folder).is_dir():
+        raise InvalidConfig(
+            [
+                Problem(
+                    "model.id",
+                    f"there is no folder {folder}",
+                    "Write the folder that holds config.json and the safetensors files, or "
+                    "another model.source",
+                )
+            ]
+        )
+    return folder
+
+
+def _absolute(path: str, base: Path) -> str:
+    if "://" in path:
+        return path
+    return os.path.normpath(base / Path(path).expanduser())
+
+
+def _absolute_store(uri: str, base: Path) -> str:
+    """A store without a host is a file: in the job's own folder a relative one would be lost."""
+    scheme, separator, path = uri.partition(":///")
+    if separator and scheme.startswith("sqlite") and not path.startswith("/"):
+        return f"{scheme}:///{_absolute(path, base)}"
+    return uri if ":" in uri else _absolute(uri, base)
