@@ -7,6 +7,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -49,6 +50,22 @@ def load_tokenizer(local: LocalModel) -> PreTrainedTokenizerBase:
 def compute_dtype(model: PreTrainedModel) -> torch.dtype:
     """Return the dtype in which the linear layers multiply, 4-bit ones included."""
     return model.get_input_embeddings().weight.dtype
+
+
+def linear_shapes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
+    """(out_features, in_features) of each linear layer by name, without the output head."""
+    head = model.get_output_embeddings()
+    return {
+        name: (module.out_features, module.in_features)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    }
+
+
+def linear_shapes_of(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
+    """`linear_shapes` of a base that is not loaded, from its config alone."""
+    with torch.device("meta"):
+        return linear_shapes(AutoModelForCausalLM.from_config(config))
 
 
 def _quantization(wanted: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:

@@ -1,0 +1,127 @@
+"""adapter_config.json, read as the untrusted input it is.
+
+PEFT acts on many of its keys: it allocates by `r`, imports by `auto_mapping`, changes the base by
+`init_lora_weights: pissa`. Here every key of peft 0.21's LoraConfig is known, those that would need
+more than plain A and B matrices on frozen linear layers must hold their neutral value, and unknown
+keys are refused.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from raylora.errors import InvalidAdapter
+
+MAX_RANK = 256
+
+_MAX_BYTES = 1 << 20
+
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,200}$")]
+"""A layer's name or the end of it; no regular expressions."""
+Rank = Annotated[int, Field(ge=1, le=MAX_RANK, strict=True)]
+Alpha = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+_Number = TypeVar("_Number", int, float)
+Nothing = Literal[False] | None
+Empty = Annotated[list[Any] | dict[str, Any], Field(max_length=0)] | None
+
+
+class AdapterConfig(BaseModel):
+    """The keys that are used, then those that must be neutral."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    peft_type: Literal["LORA"]
+    r: Rank
+    lora_alpha: Alpha
+    target_modules: Annotated[list[ModuleName], Field(min_length=1, max_length=1000)]
+    use_rslora: bool = False
+    rank_pattern: dict[ModuleName, Rank] = {}
+    alpha_pattern: dict[ModuleName, Alpha] = {}
+    base_model_name_or_path: str | None = None
+    revision: str | None = None
+
+    # Of no effect on inference.
+    task_type: Literal["CAUSAL_LM"] | None = None
+    peft_version: str | None = None
+    inference_mode: bool = True
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    init_lora_weights: bool | Literal["gaussian", "orthogonal", "eva"] = True
+    megatron_core: Literal["megatron.core"] | None = None
+    qalora_group_size: int | None = None
+    ensure_weight_tying: bool = False
+
+    # Neutral, or refused.
+    bias: Literal["none"] = "none"
+    auto_mapping: Nothing = None
+    exclude_modules: Empty = None
+    fan_in_fan_out: Nothing = False
+    modules_to_save: Empty = None
+    layers_to_transform: Empty = None
+    layers_pattern: Empty = None
+    megatron_config: Nothing = None
+    trainable_token_indices: Empty = None
+    loftq_config: Empty = None
+    eva_config: Nothing = None
+    corda_config: Nothing = None
+    lora_ga_config: Nothing = None
+    use_dora: Nothing = False
+    velora_config: Nothing = None
+    alora_invocation_tokens: Empty = None
+    use_qalora: Nothing = False
+    monteclora_config: Nothing = None
+    layer_replication: Empty = None
+    lora_bias: Nothing = False
+    target_parameters: Empty = None
+    use_bdlora: Nothing = None
+    arrow_config: Nothing = None
+    kasa_config: Nothing = None
+
+    def targets(self, module: str) -> bool:
+        """Whether the linear layer of this name is adapted."""
+        return any(_names(target, module) for target in self.target_modules)
+
+    def rank(self, module: str) -> int:
+        """Rank of the layer's A and B."""
+        return _by_pattern(self.rank_pattern, module, self.r)
+
+    def scale(self, module: str) -> float:
+        """Factor on B A x: alpha / r, or alpha / sqrt(r) with rsLoRA."""
+        rank = self.rank(module)
+        alpha = _by_pattern(self.alpha_pattern, module, self.lora_alpha)
+        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+def read(path: Path) -> AdapterConfig:
+    """Read the file. Raises InvalidAdapter with every key at fault."""
+    if not path.is_file():
+        raise InvalidAdapter(f"{path.parent}: there is no {path.name}")
+    if (size := path.stat().st_size) > _MAX_BYTES:
+        raise InvalidAdapter(f"{path}: {size} bytes, more than {_MAX_BYTES}")
+    try:
+        return AdapterConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        faults = "; ".join(_describe(fault) for fault in error.errors(include_url=False)[:5])
+        raise InvalidAdapter(
+            f"{path}: {faults}",
+            hint="raylora takes plain LoRA: A and B on linear layers, r up to "
+            f"{MAX_RANK}, no change of other weights",
+        ) from error
+
+
+def _describe(fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"][:2])
+    found = repr(fault["input"])
+    short = found if len(found) <= 60 else found[:57] + "..."
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {key} (found {short})"
+    return f"{key}: {fault['msg']} (found {short})" if key else str(fault["msg"])
+
+
+def _names(suffix: str, module: str) -> bool:
+    return module == suffix or module.endswith(f".{suffix}")
+
+
+def _by_pattern(patterns: dict[str, _Number], module: str, default: _Number) -> _Number:
+    return next((value for key, value in patterns.items() if _names(key, module)), default)

@@ -1,0 +1,76 @@
+"""Fixtures for every room: a random tiny Llama and its tokenizer, built in memory."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token for each byte, and ChatML's special tokens: 259 in all."""
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*specials, *alphabet])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=512,
+        padding_side="left",
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> LlamaConfig:
+    """Two layers, grouped query attention, tied head. Sizes are multiples of 64 so that nf4 fits."""
+    return LlamaConfig(
+        vocab_size=259,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+
+
+@pytest.fixture
+def tiny_model(tiny_config: LlamaConfig) -> LlamaForCausalLM:
+    """A fresh fp32 model, frozen and in eval mode; the same weights each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model = LlamaForCausalLM(tiny_config)
+    return model.requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_base(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_config: LlamaConfig,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> Path:
+    """The tiny model and tokenizer as a directory: what model.source=path takes."""
+    directory = tmp_path_factory.mktemp("tiny-base")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        LlamaForCausalLM(tiny_config).save_pretrained(directory)
+    tiny_tokenizer.save_pretrained(directory)
+    return directory
