@@ -14,7 +14,7 @@ CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 
 def tracking_uri(tracking: TrackingSpec, outputs: str) -> str:
-    """Absolute tracking URI; without tracking.uri it is SQLite in the outputs folder, made here.
+    """Absolute tracking URI; without tracking.uri it is SQLite in the outputs folder.
 
     A relative SQLite path is taken from the current folder, so resolve it where the user is.
     Raises InvalidConfig for stores that MLflow 3 refuses and for outputs that hold no SQLite file.
@@ -64,9 +64,7 @@ def _local_folder(outputs: str) -> Path:
 
 
 def _sqlite(file: Path) -> str:
-    file = file.expanduser().absolute()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return f"{SQLITE}{file}"
+    return f"{SQLITE}{file.expanduser().absolute()}"
 
 
 def _invalid(key: str, message: str, remedy: str) -> InvalidConfig:

@@ -58,6 +58,7 @@ def ensure_database(file: Path, artifacts: Path) -> None:
     """
     if file.exists():
         return
+    file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
         if file.exists():
             return

@@ -1,0 +1,108 @@
+"""`raylora adapters`: list, show, verify and promote registered adapters."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+from rich.console import Group
+
+from raylora.cli.child import run_program
+from raylora.cli.options import output_option, tracking_option
+from raylora.cli.output import emit, make_table, next_commands
+from raylora.cli.tracked import same_store, store_uri
+from raylora.config.places import cache
+from raylora.tracking.promotion import promote
+from raylora.tracking.registry import CHAMPION, Registry
+from raylora.tracking.version import AdapterDetails
+
+VERIFY = "raylora.jobs.verify"
+
+
+@click.group(name="adapters")
+def command() -> None:
+    """List, show, verify and promote registered adapters."""
+
+
+@command.command(name="list")
+@tracking_option
+@output_option
+def list_command(tracking_uri: str | None, outputs: str, output: str) -> None:
+    """Every adapter with its newest version and its aliases."""
+    found = Registry(store_uri(tracking_uri, outputs)).list()
+    emit(
+        found,
+        output,
+        lambda: make_table(
+            ("adapter", "newest", "aliases", "updated"),
+            (
+                (a.name, a.newest, _aliases(a.aliases), f"{a.updated:%Y-%m-%d %H:%M:%S}Z")
+                for a in found
+            ),
+        ),
+    )
+    if found and output == "table":
+        next_commands(
+            [f"raylora adapters show {found[0].name}{same_store(tracking_uri, outputs)}"]
+        )
+
+
+@command.command(name="show")
+@click.argument("ref")
+@tracking_option
+@output_option
+def show_command(ref: str, tracking_uri: str | None, outputs: str, output: str) -> None:
+    """What a version is made of. REF is NAME (its champion, or newest), NAME@7 or NAME@ALIAS."""
+    details = Registry(store_uri(tracking_uri, outputs)).show(ref)
+    emit(details, output, lambda: _details(details))
+
+
+@command.command(name="verify")
+@click.argument("ref")
+@tracking_option
+@output_option
+def verify_command(ref: str, tracking_uri: str | None, outputs: str, output: str) -> None:
+    """Check the files of a directory, or of a registered NAME, NAME@7 or NAME@ALIAS."""
+    directory = Path(ref)
+    if not directory.is_dir():
+        registry = Registry(store_uri(tracking_uri, outputs))
+        directory = registry.download(registry.resolve(ref), cache())
+    emit(run_program(VERIFY, [str(directory)], needed_for="checking an adapter"), output)
+
+
+@command.command(name="promote")
+@click.argument("ref")
+@click.option("--alias", default=CHAMPION, show_default=True, help="Alias to move.")
+@tracking_option
+@output_option
+def promote_command(
+    ref: str, alias: str, tracking_uri: str | None, outputs: str, output: str
+) -> None:
+    """Point an alias at a version. REF is NAME@7 or NAME@ALIAS."""
+    decision = promote(Registry(store_uri(tracking_uri, outputs)), ref, alias)
+    emit(decision, output)
+    if output == "table":
+        store = same_store(tracking_uri, outputs)
+        next_commands([f"raylora adapters show {decision.name}@{decision.alias}{store}"])
+
+
+def _aliases(aliases: Mapping[str, int]) -> str:
+    return ", ".join(f"{alias} -> {number}" for alias, number in aliases.items())
+
+
+def _details(details: AdapterDetails) -> Group:
+    version = details.version
+    return Group(
+        make_table(
+            ("version", str(version)),
+            (
+                ("aliases of this version", list(version.aliases)),
+                ("registered", f"{version.created:%Y-%m-%d %H:%M:%S}Z"),
+                ("run", version.run_id),
+                ("files from", version.source),
+                ("all versions", list(details.versions)),
+                ("all aliases", _aliases(details.aliases)),
+            ),
+        ),
+        make_table(("tag", "value"), sorted(version.tags.items())),
+        make_table(("file", "bytes"), details.files.items()),
+    )

@@ -1,0 +1,112 @@
+"""`raylora runs`: list, show and compare what was tracked."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import click
+from rich.console import Group
+from rich.table import Table
+
+from raylora.cli.options import output_option, tracking_option
+from raylora.cli.output import emit, make_table, next_commands
+from raylora.cli.tracked import same_store, store_uri
+from raylora.tracking.run_facts import Comparison, RunDetails, RunSummary
+from raylora.tracking.runs import compare_runs, get_run, list_runs
+
+KEY_METRICS = ("loss", "exact_match")
+"""Last part of the names of metrics that a list of runs shows; --output json has them all."""
+MISSING = "missing"
+
+
+@click.group(name="runs")
+def command() -> None:
+    """List, show and compare tracked runs."""
+
+
+@command.command(name="list")
+@click.option("--experiment", help="Only this experiment.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@tracking_option
+@output_option
+def list_command(
+    experiment: str | None, limit: int, tracking_uri: str | None, outputs: str, output: str
+) -> None:
+    """Runs, newest first."""
+    found = list_runs(store_uri(tracking_uri, outputs), experiment=experiment, limit=limit)
+    emit(found, output, lambda: _list_table(found))
+    if found and output == "table":
+        next_commands([f"raylora runs show {found[0].run_id}{same_store(tracking_uri, outputs)}"])
+
+
+@command.command(name="show")
+@click.argument("run_id")
+@tracking_option
+@output_option
+def show_command(run_id: str, tracking_uri: str | None, outputs: str, output: str) -> None:
+    """Parameters, metrics, data sets and artifacts of a run."""
+    run = get_run(store_uri(tracking_uri, outputs), run_id)
+    emit(run, output, lambda: _details(run))
+
+
+@command.command(name="compare")
+@click.argument("run_ids", nargs=-1, required=True, metavar="RUN_ID RUN_ID ...")
+@tracking_option
+@output_option
+def compare_command(
+    run_ids: tuple[str, ...], tracking_uri: str | None, outputs: str, output: str
+) -> None:
+    """What differs between runs: parameters and last metric values."""
+    if len(run_ids) < 2:
+        raise click.UsageError("name two runs or more; `raylora runs list` shows them")
+    comparison = compare_runs(store_uri(tracking_uri, outputs), run_ids)
+    emit(comparison, output, lambda: _comparison_table(comparison))
+
+
+def _list_table(runs: Sequence[RunSummary]) -> Table:
+    keys = {key for run in runs for key in run.metrics}
+    metrics = sorted(key for key in keys if key.rpartition("/")[2] in KEY_METRICS)
+    return make_table(
+        ("run", "name", "experiment", "status", "started", "duration", *metrics, "adapter"),
+        (
+            (
+                run.run_id,
+                run.name,
+                run.experiment,
+                run.status.value,
+                f"{run.started:%Y-%m-%d %H:%M:%S}Z",
+                str(timedelta(seconds=round(run.duration_s))),
+                *(run.metrics.get(key) for key in metrics),
+                run.adapter,
+            )
+            for run in runs
+        ),
+    )
+
+
+def _details(run: RunDetails) -> Group:
+    return Group(
+        _list_table([run.summary]),
+        make_table(
+            ("metric", "last", "at step", "min", "max", "points"),
+            (
+                (key, value.last, value.last_step, value.min, value.max, value.points)
+                for key, value in run.metrics.items()
+            ),
+        ),
+        make_table(("system metric", "last"), run.system_metrics.items()),
+        make_table(("parameter", "value"), run.params.items()),
+        make_table(("tag", "value"), run.tags.items()),
+        make_table(
+            ("data set", "used for", "rows", "digest", "source"),
+            ((d.name, d.context, d.rows, d.digest[:12], d.source) for d in run.datasets),
+        ),
+        make_table(("artifact",), ([path] for path in run.artifacts)),
+    )
+
+
+def _comparison_table(comparison: Comparison) -> Table:
+    rows: list[list[object]] = [["adapter", *(run.adapter for run in comparison.runs)]]
+    for values in (comparison.params, comparison.metrics):
+        for key, row in values.items():
+            rows.append([key, *(MISSING if value is None else value for value in row)])
+    return make_table(("", *(run.run_id for run in comparison.runs)), rows)
