@@ -1,11 +1,15 @@
 """Fixtures for every room: a random tiny Llama and its tokenizer, built in memory."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from raylora.cluster import head
+from raylora.cluster.connect import Cluster, connect
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -74,3 +78,25 @@ def tiny_base(
         LlamaForCausalLM(tiny_config).save_pretrained(directory)
     tiny_tokenizer.save_pretrained(directory)
     return directory
+
+
+# --- Local cluster: one for the whole suite -----------------------------------------------------
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test touches the user's own cluster or is led to another one by the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAYLORA_HOME", str(tmp_path_factory.mktemp("home")))
+        for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAYLORA_ADDRESS"):
+            patch.delenv(name, raising=False)
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def local_cluster(_own_home: None) -> Iterator[Cluster]:
+    """The suite's local head, started by the first test that asks for it. Mark such tests `ray`."""
+    yield connect(None)
+    head.stop()

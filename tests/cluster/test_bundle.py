@@ -1,0 +1,113 @@
+"""The spec, the files it names and the package travel; nothing else, and not too much."""
+
+import subprocess
+import sys
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+
+from raylora.cluster import bundle, staging
+from raylora.cluster.bundle import build
+from raylora.errors import InvalidConfig
+
+SPEC = "name: demo\ndata:\n  train: rows.jsonl\n  validation: null\n"
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RAYLORA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"messages": []}\n')
+    return path
+
+
+def test_named_files_get_the_name_of_their_content(rows: Path) -> None:
+    built = build(SPEC, {"data.train": rows})
+    spec = yaml.safe_load((built.working_dir / "spec.yaml").read_text())
+    assert spec["data"]["train"] == f"files/{staging.sha256_of(rows)[:16]}-rows.jsonl"
+    assert (built.working_dir / spec["data"]["train"]).read_text() == rows.read_text()
+    assert spec["name"] == "demo"
+    assert spec["data"]["validation"] is None
+    assert built.size == rows.stat().st_size
+
+
+def test_nothing_but_the_spec_and_its_files_is_in_the_folder(rows: Path) -> None:
+    (rows.parent / "secret.txt").write_text("x")
+    built = build(SPEC, {"data.train": rows})
+    names = sorted(path.name for path in built.working_dir.rglob("*") if path.is_file())
+    assert names == [f"{staging.sha256_of(rows)[:16]}-rows.jsonl", "spec.yaml"]
+
+
+def test_the_same_content_is_staged_once_and_other_content_apart(rows: Path) -> None:
+    first = build(SPEC, {"data.train": rows})
+    assert build(SPEC, {"data.train": rows}).working_dir == first.working_dir
+    rows.write_text("changed\n")
+    second = build(SPEC, {"data.train": rows})
+    assert second.working_dir != first.working_dir
+    assert (first.working_dir / first.files[0].path).read_text() == '{"messages": []}\n'
+
+
+def test_two_that_stage_at_once_both_get_the_whole(rows: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        built = list(pool.map(lambda _: build(SPEC, {"data.train": rows}), range(16)))
+    assert len({one.working_dir for one in built}) == 1
+    assert (built[0].working_dir / "spec.yaml").is_file()
+
+
+def test_too_much_is_refused_naming_the_largest_and_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_home: Path
+) -> None:
+    big, small = tmp_path / "big.jsonl", tmp_path / "small.jsonl"
+    with big.open("wb") as file:
+        file.truncate(bundle.LIMIT_BYTES - 10)
+    small.write_bytes(b"x" * 11)
+    with pytest.raises(InvalidConfig, match=r"big\.jsonl.*small\.jsonl.*s3://") as caught:
+        build(SPEC, {"data.validation": small, "data.train": big})
+    assert caught.value.problems[0].key == "data.train"
+    assert not own_home.exists()
+    small.write_bytes(b"x" * 10)
+    build(SPEC, {"data.train": big, "data.validation": small})
+
+
+def test_every_missing_file_is_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        build(SPEC, {"data.train": tmp_path / "no", "data.validation": tmp_path})
+    assert [problem.key for problem in caught.value.problems] == ["data.train", "data.validation"]
+
+
+def test_old_folders_go(own_home: Path) -> None:
+    for index in range(4):
+        staging.stage("things", {"a": str(index).encode()}, keep=2)
+    assert len(list((own_home / "things").iterdir())) == 2
+
+
+def test_rooms_are_the_ones_the_build_maps() -> None:
+    project = tomllib.loads(Path("pyproject.toml").read_text())
+    mapped = project["tool"]["setuptools"]["package-dir"]
+    assert {f"raylora.{room}" for room in staging.ROOMS} == set(mapped) - {"raylora"}
+
+
+def test_the_staged_package_works_on_its_own(tmp_path: Path) -> None:
+    tree = build(SPEC).package
+    script = (
+        "import raylora.jobs, raylora.cluster.jobs as m; print(raylora.jobs.__file__, m.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(tree.parent)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.count(str(tree)) == 2
+    shipped = {path.relative_to(tree).as_posix() for path in tree.rglob("*.py")}
+    assert {"errors.py", "jobs/__init__.py", "configs/__init__.py", "serve/__init__.py"} <= shipped
