@@ -97,6 +97,6 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def local_cluster(_own_home: None) -> Iterator[Cluster]:
-    """The suite's local head, started by the first test that asks for it. Mark such tests `ray`."""
+    """The suite's local head, started by the first test that wants it. Mark such tests `ray`."""
     yield connect(None)
     head.stop()

@@ -33,7 +33,9 @@ def test_named_files_get_the_name_of_their_content(rows: Path) -> None:
     built = build(SPEC, {"data.train": rows})
     spec = yaml.safe_load((built.working_dir / "spec.yaml").read_text())
     assert spec["data"]["train"] == f"files/{staging.sha256_of(rows)[:16]}-rows.jsonl"
-    assert (built.working_dir / spec["data"]["train"]).read_text() == rows.read_text()
+    assert (built.working_dir / spec["data"]["train"]).read_text() == rows.read_text(
+        encoding="utf-8"
+    )
     assert spec["name"] == "demo"
     assert spec["data"]["validation"] is None
     assert built.size == rows.stat().st_size
@@ -49,7 +51,7 @@ def test_nothing_but_the_spec_and_its_files_is_in_the_folder(rows: Path) -> None
 def test_the_same_content_is_staged_once_and_other_content_apart(rows: Path) -> None:
     first = build(SPEC, {"data.train": rows})
     assert build(SPEC, {"data.train": rows}).working_dir == first.working_dir
-    rows.write_text("changed\n")
+    rows.write_text("changed\n", encoding="utf-8")
     second = build(SPEC, {"data.train": rows})
     assert second.working_dir != first.working_dir
     assert (first.working_dir / first.files[0].path).read_text() == '{"messages": []}\n'
@@ -90,7 +92,7 @@ def test_old_folders_go(own_home: Path) -> None:
 
 
 def test_rooms_are_the_ones_the_build_maps() -> None:
-    project = tomllib.loads(Path("pyproject.toml").read_text())
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
     mapped = project["tool"]["setuptools"]["package-dir"]
     assert {f"raylora.{room}" for room in staging.ROOMS} == set(mapped) - {"raylora"}
 

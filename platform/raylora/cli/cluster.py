@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from raylora.cli.options import address_option, output_option
-from raylora.cli.output import emit, next_commands, note
+from raylora.cli.output import emit, make_table, next_commands, note
 from raylora.cluster import capacity, head
 from raylora.cluster.connect import Cluster, connect
 from raylora.cluster.jobs import JobClient, nodes
@@ -27,7 +27,7 @@ def up(output: str) -> None:
     was_up = head.running() is not None
     cluster = connect(None)
     note("was up already" if was_up else f"started in {time.monotonic() - began:.1f} s")
-    emit(_facts(cluster), output)
+    _show(_facts(cluster), output)
     next_commands(["raylora submit quickstart", "raylora cluster down"])
 
 
@@ -39,7 +39,7 @@ def status(address: str | None, output: str) -> None:
     cluster = connect(address, start=False)
     client = JobClient(cluster)
     running = [job.job_id for job in client.list() if not job.state.terminal]
-    emit(_facts(cluster) | {"running_jobs": running}, output)
+    _show(_facts(cluster) | {"running_jobs": running}, output)
 
 
 @command.command()
@@ -66,6 +66,11 @@ def _stop_jobs() -> list[str]:
         interrupted = [job.job_id for job in client.list() if not job.state.terminal]
         client.request_stop(interrupted, wait_s=5.0)
     return interrupted
+
+
+def _show(facts: dict[str, Any], output: str) -> None:
+    readable = facts | {"capacity": capacity.amounts(facts["capacity"])}
+    emit(facts, output, lambda: make_table(("cluster", ""), readable.items()))
 
 
 def _facts(cluster: Cluster) -> dict[str, Any]:
