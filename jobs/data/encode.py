@@ -95,8 +95,8 @@ def _answer(
     prefixes of the whole, or else the model would train on a prompt that it never meets.
     """
     prompt = chat_prompt(tokenizer, messages[:-1])
-    start = len(prompt)
     so_far = _render(tokenizer, messages)
+    start = len(prompt)
     if list(input_ids[:start]) != prompt:
         raise _UnclearMask(
             f"the prompt of message {len(messages) - 1} is no prefix of the whole conversation; "

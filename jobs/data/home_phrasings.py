@@ -26,54 +26,63 @@ class Vocabulary:
     times: Sequence[str]
 
 
-_TRAIN_POWERED: Final = (
+_POWERED: Final = (
     "lamp", "ceiling light", "fan", "heater", "radio", "television", "coffee machine", "oven",
     "dishwasher", "air purifier", "robot vacuum", "sprinkler", "electric blanket", "printer",
+    "floor lamp", "washing machine", "tumble dryer", "rice cooker", "slow cooker",
+    "bread maker", "microwave", "blender", "juicer", "baby monitor", "record player",
+    "sound bar", "treadmill", "exercise bike", "sewing machine", "laser cutter",
+    "water heater", "boiler", "fountain", "pond filter", "security camera", "doorbell",
+    "router", "monitor", "laptop charger", "hair dryer", "mirror light", "fairy lights",
+    "desk lamp", "spotlight", "lantern", "grill", "stove", "waffle iron", "ice maker",
+    "water pump", "humidifier", "massage chair", "scanner", "train set",
 )  # fmt: skip
-_TRAIN_DIALS: Final = (
-    "thermostat", "lamp", "fan", "heater", "oven", "speaker", "air conditioner", "floor heating",
-)  # fmt: skip
-_TRAIN_COVERS: Final = (
-    "blinds", "curtains", "window", "garage door", "skylight", "roller shutter", "air vent",
-)  # fmt: skip
-_TRAIN_LOCKS: Final = (
-    "front door", "gate", "safe", "side door", "medicine cabinet", "bike shed", "patio door",
-)  # fmt: skip
-
 _NEW_POWERED: Final = (
-    "dehumidifier", "aquarium pump", "projector", "toaster", "night light", "game console",
-    "towel dryer", "kettle", "fireplace", "clothes iron",
+    "dehumidifier", "aquarium heater", "projector", "toaster", "night light", "game console",
+    "towel rail", "kettle", "fireplace", "steam iron", "chandelier", "jukebox", "telescope",
+    "incubator", "popcorn maker", "synthesizer",
 )  # fmt: skip
-_NEW_DIALS: Final = ("hot tub", "dimmer", "freezer", "wine cooler", "humidifier")
-_NEW_COVERS: Final = ("awning", "canopy", "drapes", "pet flap", "cellar hatch")
-_NEW_LOCKS: Final = ("mailbox", "wine rack", "barn door", "tool chest", "fire exit")
-
-_TRAIN_ROOMS: Final = (
-    "kitchen", "living room", "bedroom", "bathroom", "hallway", "garage", "office", "dining room",
-    "basement", "nursery", "guest room", "laundry room", "workshop", "library",
+_DIALS: Final = (
+    "thermostat", "lamp", "fan", "heater", "oven", "speaker", "air conditioner",
+    "floor heating", "radio", "television", "ceiling light", "water heater", "freezer",
+    "radiator", "electric blanket", "stove", "sound bar", "treadmill", "spotlight", "stereo",
+)  # fmt: skip
+_NEW_DIALS: Final = (
+    "hot tub", "dimmer", "fridge", "wine cooler", "chandelier", "kiln",
+)  # fmt: skip
+_COVERS: Final = (
+    "blinds", "curtains", "window", "garage door", "skylight", "roller shutter", "air vent",
+    "hatch", "cupboard", "drawer", "dog door", "parasol", "valve", "damper", "sliding door",
+    "fly screen", "trapdoor", "letterbox",
+)  # fmt: skip
+_NEW_COVERS: Final = (
+    "awning", "canopy", "drapes", "cat flap", "louvers", "pergola roof",
+)  # fmt: skip
+_LOCKS: Final = (
+    "front door", "gate", "safe", "side door", "medicine cabinet", "bike shed", "patio door",
+    "back door", "car", "locker", "desk drawer", "window", "toolbox", "trunk", "garage door",
+    "balcony door", "chest", "freezer",
+)  # fmt: skip
+_NEW_LOCKS: Final = (
+    "mailbox", "wine rack", "barn door", "jewelry box", "fire exit", "turnstile",
+)  # fmt: skip
+_ROOMS: Final = (
+    "kitchen", "living room", "bedroom", "bathroom", "hallway", "garage", "office",
+    "dining room", "basement", "nursery", "guest room", "laundry room", "workshop", "library",
+    "porch", "balcony", "courtyard", "study", "den", "shed", "stairwell", "lobby", "ballroom",
+    "chapel", "cabin", "stable", "tower", "tent", "lounge", "studio", "utility room",
+    "dressing room", "storage room", "sun room", "panic room", "server room", "poker room",
+    "cloakroom", "barn", "boathouse", "observatory", "orangery",
 )  # fmt: skip
 _NEW_ROOMS: Final = (
-    "attic", "pantry", "sauna", "conservatory", "music studio", "wine cellar", "gym", "foyer",
-    "mudroom", "greenhouse", "playroom", "loft",
+    "attic", "pantry", "sauna", "conservatory", "music corner", "wine cellar", "gym", "foyer",
+    "mudroom", "greenhouse", "playroom", "loft", "veranda", "guest house",
 )  # fmt: skip
-_TRAIN_NUMBERS: Final = (
-    5, 10, 12, 15, 18, 19, 20, 21, 22, 25, 28, 30, 33, 36, 40, 42, 45, 50, 55, 60, 64, 65, 70,
-    75, 77, 80, 85, 90, 91, 95,
-)  # fmt: skip
-_NEW_NUMBERS: Final = (
-    7, 8, 13, 16, 23, 24, 27, 31, 34, 37, 39, 44, 46, 48, 52, 53, 58, 61, 66, 68, 72, 79, 83, 87,
-    94, 98,
-)  # fmt: skip
-_TRAIN_TIMES: Final = (
-    "05:15", "05:50", "06:00", "06:30", "06:45", "07:00", "07:20", "08:10", "08:30", "09:00",
-    "10:40", "11:00", "12:15", "13:30", "14:00", "15:45", "16:20", "17:00", "17:30", "18:00",
-    "18:25", "19:15", "20:00", "20:30", "21:05", "21:45", "22:00", "22:35", "23:10", "23:55",
-)  # fmt: skip
-_NEW_TIMES: Final = (
-    "04:40", "05:35", "06:05", "06:50", "07:25", "07:55", "08:20", "09:35", "10:10", "11:25",
-    "12:50", "13:05", "14:45", "15:20", "16:55", "17:10", "18:40", "19:50", "20:15", "21:20",
-    "22:45", "23:30",
-)  # fmt: skip
+
+_TIMES: Final = tuple(f"{h:02}:{m:02}" for h in range(24) for m in (0, 10, 15, 20, 30, 40, 45, 50))
+_NEW_TIMES: Final = tuple(f"{h:02}:{m:02}" for h in range(24) for m in (5, 25, 35, 55))
+_NUMBERS: Final = tuple(n for n in range(1, 101) if n % 3)
+_NEW_NUMBERS: Final = tuple(n for n in range(1, 101) if n % 3 == 0)
 
 TRAIN: Final = Vocabulary(
     phrasings={
@@ -151,18 +160,18 @@ TRAIN: Final = Vocabulary(
     places=(" in the {room}", " in the {room}", " over in the {room}"),
     moments=(" at {time}", " at {time}", " when it is {time}"),
     devices={
-        "on": _TRAIN_POWERED,
-        "off": _TRAIN_POWERED,
-        "set": _TRAIN_DIALS,
-        "open": _TRAIN_COVERS,
-        "close": _TRAIN_COVERS,
-        "lock": _TRAIN_LOCKS,
-        "unlock": _TRAIN_LOCKS,
-        "check": (*_TRAIN_POWERED, *_TRAIN_COVERS, *_TRAIN_LOCKS),
+        "on": _POWERED,
+        "off": _POWERED,
+        "set": _DIALS,
+        "open": _COVERS,
+        "close": _COVERS,
+        "lock": _LOCKS,
+        "unlock": _LOCKS,
+        "check": (*_POWERED, *_COVERS, *_LOCKS),
     },
-    rooms=_TRAIN_ROOMS,
-    numbers=_TRAIN_NUMBERS,
-    times=_TRAIN_TIMES,
+    rooms=_ROOMS,
+    numbers=_NUMBERS,
+    times=_TIMES,
 )
 
 HELDOUT: Final = Vocabulary(
@@ -219,16 +228,16 @@ HELDOUT: Final = Vocabulary(
     places=(" in the {room}", " inside the {room}"),
     moments=(" at {time}", " once it is {time}"),
     devices={
-        "on": (*_TRAIN_POWERED[::2], *_NEW_POWERED),
-        "off": (*_TRAIN_POWERED[1::2], *_NEW_POWERED),
-        "set": (*_TRAIN_DIALS[::2], *_NEW_DIALS),
-        "open": (*_TRAIN_COVERS[::2], *_NEW_COVERS),
-        "close": (*_TRAIN_COVERS[1::2], *_NEW_COVERS),
-        "lock": (*_TRAIN_LOCKS[::2], *_NEW_LOCKS),
-        "unlock": (*_TRAIN_LOCKS[1::2], *_NEW_LOCKS),
+        "on": (*_POWERED[::2], *_NEW_POWERED),
+        "off": (*_POWERED[1::2], *_NEW_POWERED),
+        "set": (*_DIALS[::2], *_NEW_DIALS),
+        "open": (*_COVERS[::2], *_NEW_COVERS),
+        "close": (*_COVERS[1::2], *_NEW_COVERS),
+        "lock": (*_LOCKS[::2], *_NEW_LOCKS),
+        "unlock": (*_LOCKS[1::2], *_NEW_LOCKS),
         "check": (*_NEW_POWERED, *_NEW_COVERS, *_NEW_LOCKS),
     },
-    rooms=(*_TRAIN_ROOMS[::2], *_NEW_ROOMS),
-    numbers=(*_TRAIN_NUMBERS[::2], *_NEW_NUMBERS),
-    times=(*_TRAIN_TIMES[::2], *_NEW_TIMES),
+    rooms=(*_ROOMS[::2], *_NEW_ROOMS),
+    numbers=(*_NUMBERS[::2], *_NEW_NUMBERS),
+    times=(*_TIMES[::2], *_NEW_TIMES),
 )

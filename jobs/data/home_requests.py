@@ -75,17 +75,17 @@ def write(directory: Path) -> list[Path]:
 
 def _sample(vocabulary: Vocabulary, action: str, dice: random.Random) -> Sample:
     """Draw a phrasing, whether it names a room and a time, and the values."""
-    core = dice.choice(vocabulary.phrasings[action])
     where = dice.choice(vocabulary.places) if dice.random() < 0.7 else ""
     when = dice.choice(vocabulary.moments) if dice.random() < 0.4 else ""
+    core = dice.choice(vocabulary.phrasings[action])
     template = core.replace("{where}", where).replace("{when}", when)
-    slots = {"device": dice.choice(vocabulary.devices[action])}
-    if "{value}" in template:
-        slots["value"] = str(dice.choice(vocabulary.numbers))
-    if where:
-        slots["room"] = dice.choice(vocabulary.rooms)
-    if when:
-        slots["time"] = dice.choice(vocabulary.times)
+    drawn = {
+        "device": dice.choice(vocabulary.devices[action]),
+        "room": dice.choice(vocabulary.rooms),
+        "value": str(dice.choice(vocabulary.numbers)),
+        "time": dice.choice(vocabulary.times),
+    }
+    slots = {name: value for name, value in drawn.items() if f"{{{name}}}" in template}
     answer: dict[str, str | int | None] = {"action": action}
     answer |= {field: slots.get(field) for field in FIELDS[1:]}
     if "value" in slots:
