@@ -1,4 +1,4 @@
-"""The `raylora` command: a group that imports a command only when it runs, and the one error printer."""
+"""The `raylora` command: commands are imported when they run; errors are printed here only."""
 
 import difflib
 import importlib
@@ -54,12 +54,12 @@ class Session:
 class RootGroup(click.Group):
     """Finds commands in COMMANDS and turns every failure into a message and an exit code."""
 
-    def main(self, args: Sequence[str] | None = None, **extra: Any) -> NoReturn:
+    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:
         """Run, print the error if there is one, and exit."""
         session = Session()
-        extra["standalone_mode"] = False
+        extra |= {"obj": session, "standalone_mode": False}
         try:
-            code = super().main(args, obj=session, **extra)
+            code = super().main(args, **extra)
         except Exception as error:
             code = report(error, session)
         raise SystemExit(int(code or ExitCode.OK))
@@ -132,7 +132,7 @@ def main() -> NoReturn:
 
 
 def report(error: Exception, session: Session) -> ExitCode:
-    """Print an error on stderr, as JSON where the command was asked for JSON; give its exit code."""
+    """Print an error on stderr, as JSON where JSON was asked for; give its exit code."""
     if session.debug:
         _say("".join(traceback.format_exception(error)).rstrip())
     match error:

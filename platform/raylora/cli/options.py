@@ -1,4 +1,4 @@
-"""Options that several commands share, so that each has one name, one variable and one help text."""
+"""Options that several commands share: one name, one variable and one help text each."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What commands print: results on stdout as a table or JSON, chatter and next commands on stderr."""
+"""What commands print: results on stdout as a table or JSON, chatter on stderr."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,7 +38,9 @@ def make_table(
 ) -> Table:
     """A plain table; None is shown as -, numbers are aligned to the right."""
     listed = [list(row) for row in rows]
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    table = Table(
+        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title, title_justify="left"
+    )
     for index, column in enumerate(columns):
         numeric = bool(listed) and all(_is_number(row[index]) for row in listed)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")

@@ -5,7 +5,7 @@ sexagesimal numbers, so that what is read is what was written.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,22 @@ MAX_DEPTH = 50
 
 _FLOAT = re.compile(
     r"^[-+]?(?:[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
-    r"|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    r"|[0-9]+[eE][-+]?[0-9]+)$"
 )
 
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's core types: 1e-3 is a number; yes, 010, 1:30 and 2001-01-01 are text."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|)$"), ["~", "n", ""])
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), ["t", "f"])
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|)$"), ["~", "n", ""]
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), ["t", "f"]
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
 )
@@ -54,6 +58,10 @@ class Document:
     def origin(self, key: str) -> Origin:
         """Where a dotted key of this file stands."""
         return Origin(OriginKind.FILE, self.name, self.lines.get(key))
+
+    def source(self, key: str) -> str:
+        """The same as text, for a Problem."""
+        return str(self.origin(key))
 
 
 def read_document(path: Path, name: str | None = None) -> Document:
@@ -98,15 +106,6 @@ def parse_document(text: str, name: str) -> Document:
     return Document(name, data, builder.lines)
 
 
-def walk(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key with its value, sections before what they hold; lists are values."""
-    for name, value in data.items():
-        key = f"{prefix}{name}"
-        yield key, value
-        if isinstance(value, dict):
-            yield from walk(value, f"{key}.")
-
-
 class _Builder:
     """Turns nodes into data, notes the lines, and collects what is refused."""
 
@@ -119,7 +118,9 @@ class _Builder:
     def build(self, node: yaml.Node, key: str, depth: int) -> Any:
         self.nodes += 1
         if self.nodes > MAX_NODES or depth > MAX_DEPTH:
-            message = f"aliases and nesting expand to more than {MAX_NODES} values or {MAX_DEPTH} levels"
+            message = (
+                f"aliases and nesting expand to more than {MAX_NODES} values or {MAX_DEPTH} levels"
+            )
             raise InvalidConfig([self._problem(node, key, message, "Write the values out.")])
         match node:
             case yaml.MappingNode() if node.tag == "tag:yaml.org,2002:map":
@@ -132,7 +133,8 @@ class _Builder:
             case yaml.ScalarNode() if node.tag in _SCALARS:
                 return self._scalar(node, key)
             case _:
-                self._refuse(node, key, f"found the tag {node.tag}", "Remove the tag.")
+                tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+                self._refuse(node, key, f"found the tag {tag}", "Remove the tag.")
                 return None
 
     def _mapping(self, node: yaml.MappingNode, key: str, depth: int) -> dict[str, Any]:
@@ -144,6 +146,10 @@ class _Builder:
                 self._refuse(name_node, key, "found a key that is not text", remedy)
                 continue
             path = f"{key}.{name}" if key else name
+            if "." in name:
+                section, _, rest = name.partition(".")
+                self._refuse(name_node, path, "dots do not nest", f"Write {rest} below {section}:")
+                continue
             if name == "<<":
                 self._refuse(name_node, path, "merge keys are not read", "Write the values out.")
                 continue
@@ -174,10 +180,10 @@ class _Builder:
 
 
 _TEXT = "tag:yaml.org,2002:str"
-_SCALARS: dict[str, Any] = {
+_SCALARS: dict[str, Callable[[str], Any]] = {
     _TEXT: str,
     "tag:yaml.org,2002:int": int,
-    "tag:yaml.org,2002:float": float,  # float() knows inf and nan, YAML writes .inf and .nan
+    "tag:yaml.org,2002:float": float,
     "tag:yaml.org,2002:bool": lambda text: text == "true",
     "tag:yaml.org,2002:null": lambda _text: None,
 }

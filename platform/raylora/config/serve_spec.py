@@ -26,7 +26,9 @@ class ServeSpec(Spec):
     outputs: NonEmpty = "outputs"
     model: ModelSpec = ModelSpec()
     adapters: tuple[NonEmpty, ...] = ()
-    """References into the registry: name, name@7 or name@alias. Empty serves every name's champion."""
+    """References: name, name@7 or name@alias. Empty serves the champion of every name."""
+    max_adapters: int = Field(default=64, ge=1)
+    """Versions held in memory; the one that was used longest ago makes room for another."""
     host: NonEmpty = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     num_replicas: int = Field(default=1, ge=1)

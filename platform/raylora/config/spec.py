@@ -14,4 +14,6 @@ NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 class Spec(BaseModel):
     """Base of all specs. Field docs are the attribute docstrings; defaults live here only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )

@@ -138,9 +138,9 @@ class TrainSpec(Spec):
             )
         if (batch // workers) % micro:
             raise ValueError(
-                f"training.micro_batch_size={micro} does not divide the {batch // workers} rows of "
-                f"one worker (training.global_batch_size={batch} / workers.num_workers={workers}); "
-                "choose a divisor"
+                f"training.micro_batch_size={micro} does not divide the {batch // workers} rows "
+                f"of one worker (training.global_batch_size={batch} / "
+                f"workers.num_workers={workers}); choose a divisor of {batch // workers}"
             )
         return self
 

@@ -1,0 +1,148 @@
+"""Let the schema judge composed data: a spec, or every problem at once."""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from raylora.config.dotted import get, walk, without
+from raylora.config.schema import Keys, keys_of
+from raylora.config.spec import Spec
+from raylora.errors import InvalidConfig, Problem
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+Source = Callable[[str], str]
+"""Says where a dotted key of the data was written; empty for a default."""
+
+
+def judge(
+    spec_type: type[SpecT], data: dict[str, Any], source: Source, found: Iterable[Problem] = ()
+) -> SpecT:
+    """Validate strictly; raise InvalidConfig with the problems found before and all new ones.
+
+    A rule between keys is checked only where the keys it names are right, so after each
+    round the bad keys are set aside and the rest is judged again until nothing new is said.
+    """
+    problems = list(found)
+    keys = keys_of(spec_type)
+    data, missing = _set_missing_aside(data, source)
+    problems += missing
+    suspects: set[str] = set()
+    while True:
+        try:
+            # JSON mode: enums and tuples come from text and lists, yet 2.5 is no integer.
+            spec = spec_type.model_validate_json(json.dumps(data), strict=True)
+        except ValidationError as error:
+            bad = _bad_keys(error, keys)
+            named = set(bad).union(*(entry.names for entry in bad.values()))
+            problems += _problems(bad, keys, data, source, suspects)
+            if named <= suspects:
+                raise InvalidConfig(list(dict.fromkeys(problems))) from error
+            suspects |= named
+            data = without(data, suspects)
+            continue
+        if problems:
+            raise InvalidConfig(list(dict.fromkeys(problems)))
+        return spec
+
+
+def unknown_key(key: str, keys: Keys, source: str) -> Problem:
+    """The problem of a key that the spec does not have."""
+    section = keys.known_part(key)
+    near = keys.nearest(key)
+    names = ", ".join(keys.section(section))
+    if section and not names:
+        remedy = f"{section} takes {keys.fields[section].allowed}."
+    else:
+        meant = f"Did you mean {' or '.join(near)}? " if near else ""
+        remedy = f"{meant}Keys {'of ' + section if section else 'at the top'}: {names}."
+    return Problem(key, "there is no such key", remedy, source)
+
+
+class _Bad:
+    """What pydantic said about one key, and which keys that sentence names."""
+
+    def __init__(self, error: ErrorDetails, names: list[str]) -> None:
+        self.error = error
+        self.names = names
+
+
+def _bad_keys(error: ValidationError, keys: Keys) -> dict[str, _Bad]:
+    """One entry a key: of a union's errors the first, since the remedy names all it allows."""
+    bad: dict[str, _Bad] = {}
+    for details in error.errors(include_url=False):
+        unknown = details["type"] == "extra_forbidden"
+        key = _dotted(details["loc"]) if unknown else keys.known_part(_dotted(details["loc"]))
+        names: list[str] = []
+        if details["type"] == "value_error":
+            names = _names_in(details["msg"], key, keys)
+            key = names[0] if names else key
+        bad.setdefault(key, _Bad(details, names))
+    return bad
+
+
+def _problems(
+    bad: dict[str, _Bad], keys: Keys, data: dict[str, Any], source: Source, suspects: set[str]
+) -> list[Problem]:
+    problems: list[Problem] = []
+    for key, entry in bad.items():
+        error = entry.error
+        if error["type"] == "extra_forbidden":
+            problems.append(unknown_key(key, keys, source(key)))
+        elif error["type"] == "value_error":
+            if suspects.isdisjoint([key, *entry.names]):
+                sources = dict.fromkeys(filter(None, map(source, entry.names or [key])))
+                message, remedy = _sentence(error["msg"])
+                problems.append(Problem(key, message, remedy, ", ".join(sources)))
+        else:
+            message = f"found {_shown(data, key)}"
+            remedy = f"Write {keys.fields[key].allowed}."
+            if keys.fields[key].takes_text and not isinstance(get(data, key), str):
+                remedy = remedy.removesuffix(".") + ", in quotes."
+            problems.append(Problem(key, message, remedy, source(key)))
+    return problems
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def _names_in(message: str, section: str, keys: Keys) -> list[str]:
+    """Dotted keys that a validator's message names, in its order; bare names mean the section."""
+    names: list[str] = []
+    for word in re.findall(r"[A-Za-z_][\w.]*\w", message):
+        for name in (word, f"{section}.{word}" if section else word):
+            if name in keys.fields and not keys.fields[name].is_section and name not in names:
+                names.append(name)
+    return names
+
+
+def _sentence(message: str) -> tuple[str, str]:
+    """Validators write "what is wrong; what to do instead"."""
+    wrong, _, remedy = message.removeprefix("Value error, ").partition("; ")
+    remedy = remedy or "change one of the two"
+    return wrong, remedy[0].upper() + remedy[1:] + "."
+
+
+def _set_missing_aside(
+    data: dict[str, Any], source: Source
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Hydra's ??? marks a value that the user has to give."""
+    missing = [key for key, value in walk(data) if value == "???"]
+    problems = [
+        Problem(key, "a value is required", f"Write {key}=VALUE or set it in a file.", source(key))
+        for key in missing
+    ]
+    return without(data, missing), problems
+
+
+def _shown(data: dict[str, Any], key: str) -> str:
+    value = get(data, key)
+    if isinstance(value, dict):
+        return "a section of keys"
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
