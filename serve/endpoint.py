@@ -1,0 +1,149 @@
+"""What the HTTP routes work with: the model's names and limits, the engine, the adapters."""
+
+import asyncio
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from raylora.config.serve_spec import BatchingSpec
+from raylora.engine.generator import check_length
+from raylora.engine.prompts import chat_prompt
+from raylora.engine.request import Event, FinishReason, Request
+from raylora.engine.sampling import Sampling
+from raylora.errors import InvalidAdapter, InvalidRequest, NotFound, RayloraError
+from raylora.serve.api_errors import (
+    bad_request,
+    deadline_passed,
+    internal_error,
+    model_not_found,
+    queue_full,
+    unavailable,
+)
+from raylora.serve.engine_thread import EngineThread
+from raylora.serve.protocol import ChatBody, CompletionBody, GenerationBody
+from raylora.serve.residency import Lease, Residency
+
+T = TypeVar("T")
+
+RETRY_AFTER_S = 1
+"""Seconds a client waits after 429; a batch of 16 frees a row about that often on two cores."""
+
+
+@dataclass
+class Endpoint:
+    """One replica, apart from Ray and HTTP."""
+
+    base: str
+    """Name of the base model."""
+    fingerprint: str
+    tokenizer: Any
+    max_length: int
+    batching: BatchingSpec
+    engine: EngineThread
+    residency: Residency
+    started: int = field(default_factory=lambda: int(time.time()))
+
+    async def acquire(self, model: str) -> Lease:
+        """A hold on the model a request names; an ApiError where it cannot answer."""
+        return await self._answerable(self.residency.acquire(model))
+
+    async def resolve(self, model: str) -> str | None:
+        """The version a request would be answered by, None for the base; loads nothing."""
+        return await self._answerable(self.residency.resolve(model))
+
+    def chat_prompt(self, body: ChatBody) -> list[int]:
+        """Token ids of the conversation."""
+        messages = [message.rendered() for message in body.messages]
+        try:
+            prompt = chat_prompt(self.tokenizer, messages)
+        except Exception as error:
+            # Templates refuse some sequences of roles by raising; their message says which.
+            raise bad_request(f"the chat template refuses: {error}", "messages") from error
+        return self._checked(prompt, "messages")
+
+    def prompts(self, body: CompletionBody) -> list[list[int]]:
+        """Token ids of each prompt."""
+        return [self._checked(self._tokens(prompt), "prompt") for prompt in body.prompts]
+
+    async def generate(
+        self, prompts: Sequence[Sequence[int]], lease: Lease, sampling: Sampling
+    ) -> AsyncGenerator[tuple[int, Event], None]:
+        """Events with the index of their prompt, within the time and queue limits of the spec."""
+        limit = self.batching.max_batch_size + self.batching.max_queue
+        if self.engine.open_requests + len(prompts) > limit:
+            waiting = max(0, self.engine.open_requests - self.batching.max_batch_size)
+            raise queue_full(waiting, RETRY_AFTER_S)
+        index = {uuid.uuid4().hex: i for i in range(len(prompts))}
+        requests = [
+            Request(name, tuple(prompts[i]), lease.adapter, sampling) for name, i in index.items()
+        ]
+        seconds = self.batching.request_timeout_s
+        deadline = asyncio.get_running_loop().time() + seconds
+        events = self.engine.stream(requests)
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        event = await anext(events)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError as error:
+                    raise deadline_passed(seconds) from error
+                done = event.completion
+                if done is not None and done.finish_reason is FinishReason.ERROR:
+                    raise internal_error(f"generation failed: {done.error}")
+                yield index[event.id], event
+        finally:
+            await events.aclose()
+
+    def sampling(self, body: GenerationBody, max_tokens: int | None) -> Sampling:
+        """What the engine is to do, by OpenAI's defaults."""
+        return Sampling(
+            max_new_tokens=max_tokens or self.batching.default_max_tokens,
+            temperature=1.0 if body.temperature is None else body.temperature,
+            top_p=1.0 if body.top_p is None else body.top_p,
+            top_k=body.top_k or 0,
+            seed=body.seed,
+            stop=body.stop,
+        )
+
+    async def _answerable(self, wanted: Awaitable[T]) -> T:
+        try:
+            return await wanted
+        except NotFound as error:
+            raise model_not_found(_with_hint(error)) from error
+        except InvalidAdapter as error:
+            raise bad_request(_with_hint(error), "model", "adapter_refused") from error
+        except RayloraError as error:
+            raise unavailable(_with_hint(error)) from error
+
+    def _tokens(self, prompt: str | list[int]) -> list[int]:
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt)
+        size = len(self.tokenizer)
+        wrong = [token for token in prompt if not 0 <= token < size]
+        if wrong:
+            raise bad_request(f"token {wrong[0]} is not in 0..{size - 1}", "prompt")
+        return prompt
+
+    def _checked(self, prompt: list[int], param: str) -> list[int]:
+        try:
+            check_length(len(prompt), self.max_length)
+        except InvalidRequest as error:
+            code = "context_length_exceeded" if prompt else "empty_prompt"
+            raise bad_request(error.message, param, code) from error
+        return prompt
+
+
+def fingerprint(**facts: str) -> str:
+    """OpenAI's system_fingerprint: changes when what computes the answers changes."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return f"fp_{digest[:12]}"
+
+
+def _with_hint(error: RayloraError) -> str:
+    return f"{error.message}; {error.hint}" if error.hint else error.message

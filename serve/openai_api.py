@@ -1,0 +1,149 @@
+"""The routes: OpenAI's API and what raylora adds to it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import Send
+
+from raylora import __version__
+from raylora.serve import api_errors
+from raylora.serve.answers import Answer, Events, Kind
+from raylora.serve.body_limit import BodyLimit
+from raylora.serve.endpoint import Endpoint
+from raylora.serve.listings import adapter_entry, model_card, model_cards
+from raylora.serve.protocol import ChatBody, CompletionBody, GenerationBody, ModelCard
+from raylora.serve.residency import Lease
+
+T = TypeVar("T")
+
+ADAPTER_HEADER = "x-raylora-adapter"
+"""name@version that answered; absent where the base did."""
+
+
+def create_app(endpoint: Endpoint) -> FastAPI:
+    """The ASGI application of one replica."""
+    app = FastAPI(title="raylora", version=__version__)
+    api_errors.install(app)
+    app.add_middleware(BodyLimit)
+    _add_generation(app, endpoint)
+    _add_listings(app, endpoint)
+    return app
+
+
+def _add_generation(app: FastAPI, endpoint: Endpoint) -> None:
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatBody, request: Request) -> Any:
+        prompts = [endpoint.chat_prompt(body)]
+        limit = body.max_completion_tokens or body.max_tokens
+        return await _answer(endpoint, Kind.CHAT, body, prompts, limit, request)
+
+    @app.post("/v1/completions")
+    async def complete(body: CompletionBody, request: Request) -> Any:
+        prompts = endpoint.prompts(body)
+        return await _answer(endpoint, Kind.COMPLETION, body, prompts, body.max_tokens, request)
+
+
+def _add_listings(app: FastAPI, endpoint: Endpoint) -> None:
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": await model_cards(endpoint)}
+
+    @app.get("/v1/models/{model}")
+    async def model(model: str) -> ModelCard:
+        key = await endpoint.resolve(model)
+        return model_card(endpoint, model, key)
+
+    @app.get("/v1/adapters")
+    async def adapters() -> dict[str, Any]:
+        entries = [adapter_entry(endpoint, resident) for resident in endpoint.residency.residents]
+        return {"object": "list", "base": endpoint.base, "data": entries}
+
+    @app.get("/healthz")
+    async def healthz() -> JSONResponse:
+        if endpoint.engine.is_alive:
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "the engine has failed"}, status_code=503)
+
+
+async def _answer(
+    endpoint: Endpoint,
+    kind: Kind,
+    body: GenerationBody,
+    prompts: list[list[int]],
+    max_tokens: int | None,
+    request: Request,
+) -> Any:
+    """Generate for a request; the version is held until the last token."""
+    lease = await endpoint.acquire(body.model)
+    answer = Answer(kind, lease.name, endpoint.fingerprint)
+    events = _held(lease, endpoint.generate(prompts, lease, endpoint.sampling(body, max_tokens)))
+    headers = {ADAPTER_HEADER: lease.adapter} if lease.adapter else {}
+    if not body.stream:
+        whole = await _while_connected(request, answer.whole(events))
+        return JSONResponse(whole, headers=headers)
+    # What fails before the first token still gets a status of its own.
+    first = await _while_connected(request, _first(events))
+    stream = answer.streamed(_resumed(first, events), body.wants_usage)
+    return EventStream(stream, media_type="text/event-stream", headers=headers)
+
+
+class EventStream(StreamingResponse):
+    """Closes its generator at once when the client goes, which frees the row."""
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the pieces."""
+        stream = self.body_iterator
+        try:
+            await super().stream_response(send)
+        finally:
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
+
+
+async def _held(lease: Lease, events: Events) -> Events:
+    try:
+        async for item in events:
+            yield item
+    finally:
+        await events.aclose()
+        lease.release()
+
+
+async def _first(events: Events) -> Any:
+    try:
+        return await anext(events)
+    except BaseException:
+        await events.aclose()
+        raise
+
+
+async def _resumed(first: Any, events: Events) -> Events:
+    try:
+        yield first
+        async for item in events:
+            yield item
+    finally:
+        await events.aclose()
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of the work, which is cancelled if the client goes away."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise api_errors.client_gone()
+    finally:
+        for task in (working, gone):
+            task.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

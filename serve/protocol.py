@@ -1,0 +1,214 @@
+"""Request and response bodies of OpenAI's API, as far as this endpoint speaks it.
+
+Defaults are those of OpenAI's reference. A field of OpenAI's that is not supported is accepted
+where its value changes nothing and refused where it would change the answer.
+"""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+IGNORED = frozenset(
+    {
+        "user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier",
+        "prompt_cache_key", "prompt_cache_retention",
+    }
+)  # fmt: skip
+"""Fields of OpenAI's that never change an answer here."""
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "echo": (False,),
+    "suffix": ("",),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "reasoning_effort": (),
+    "verbosity": (),
+    "web_search_options": (),
+}
+"""Fields of OpenAI's that are not supported, with the values (beside null) that change nothing."""
+
+
+class UnsupportedField(Exception):
+    """A known field with a value that would change the answer."""
+
+    def __init__(self, param: str, value: Any) -> None:
+        accepted = " or ".join(repr(value) for value in (*NEUTRAL[param], None))
+        super().__init__(f"{param}={value!r} is not supported; leave it out or send {accepted}")
+        self.param = param
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral_fields(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        fields: dict[str, Any] = data
+        for name, accepted in NEUTRAL.items():
+            value = fields.get(name)
+            if value is not None and not any(_same(value, neutral) for neutral in accepted):
+                raise UnsupportedField(name, value)
+        return {k: v for k, v in fields.items() if k not in IGNORED and k not in NEUTRAL}
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Equal as JSON: true is not 1."""
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
+
+
+class StreamOptions(BaseModel):
+    """What a stream carries beside the pieces of text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+    """Accepted; nothing is padded either way."""
+
+
+def _as_tuple(value: Any) -> Any:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+Stop = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(_as_tuple),
+    Field(max_length=16),
+]
+
+
+class GenerationBody(Body):
+    """What chat and plain completions share."""
+
+    model: str
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """null is 1, as with OpenAI; 0 is greedy."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0)
+    """Not OpenAI's; 0 keeps every token."""
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: Stop = ()
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with a usage chunk."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class TextPart(BaseModel):
+    """A part of a message's content; text is the only kind there is."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str | None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+    audio: None = None
+    annotations: list[Any] | None = None
+
+    def rendered(self) -> dict[str, str]:
+        """The message as chat templates know it: parts joined, developer as system."""
+        content = self.content
+        if not isinstance(content, str):
+            content = "".join(part.text for part in content)
+        role = "system" if self.role == "developer" else self.role
+        return {"role": role, "content": content}
+
+
+class ChatBody(GenerationBody):
+    """POST /v1/chat/completions."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+
+
+T = TypeVar("T")
+Several = Annotated[list[T], Field(min_length=1)]
+
+
+class CompletionBody(GenerationBody):
+    """POST /v1/completions; a prompt is text or token ids, one or several."""
+
+    prompt: str | Several[int] | Several[str] | Several[list[int]]
+
+    @property
+    def prompts(self) -> list[str] | list[list[int]]:
+        """The prompts as a list, even where there is one."""
+        match self.prompt:
+            case str():
+                return [self.prompt]
+            case [int(), *_]:
+                return [self.prompt]  # type: ignore[list-item]
+            case _:
+                return self.prompt  # type: ignore[return-value]
+
+
+class Usage(BaseModel):
+    """Tokens counted for one request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, prompt_tokens: int, completion_tokens: int) -> "Usage":
+        """Counts with their sum."""
+        return cls(
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=prompt_tokens + completion_tokens,
+        )
+
+
+class ModelCard(BaseModel):
+    """One entry of /v1/models."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "raylora"
+    root: str
+    """The model it stands for: name@version for an adapter, the base for itself."""
+    parent: str | None = None
+    """The base below an adapter."""
+
+
+class ErrorBody(BaseModel):
+    """The inside of {"error": ...}."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None

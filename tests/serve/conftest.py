@@ -1,0 +1,180 @@
+"""An endpoint with an engine that repeats the prompt, and a registry in memory."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from raylora.config.serve_spec import BatchingSpec
+from raylora.engine.request import Completion, Event, FinishReason, Request
+from raylora.engine.row import Row
+from raylora.errors import InvalidAdapter
+from raylora.lora.integrity import AdapterFacts
+from raylora.serve.catalogue import Catalogue
+from raylora.serve.endpoint import Endpoint, fingerprint
+from raylora.serve.engine_thread import EngineThread
+from raylora.serve.residency import Residency
+from raylora.tracking.version import AdapterSummary
+
+BASE = "tiny"
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}\n{% endfor %}"
+    "{% if messages[-1]['role'] == 'assistant' %}{{ raise_exception('ends with an answer') }}"
+    "{% endif %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: i for i, token in enumerate(["<|end|>", *alphabet])}
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>"
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+class EchoEngine:
+    """Answers with the adapter's key and the prompt, one token a step, then the end token."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        self.rows: dict[str, tuple[Row, list[int]]] = {}
+        self.cancelled: list[str] = []
+        self.may_step = threading.Event()
+        self.may_step.set()
+        self.stepped = threading.Event()
+        self.requests: list[Request] = []
+        self.fails_after = -1
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.rows)
+
+    def add(self, request: Request) -> None:
+        self.requests.append(request)
+        reply = self.tokenizer.encode(f"[{request.adapter or 'base'}] ")
+        reply += [*request.prompt_ids, self.tokenizer.eos_token_id]
+        self.rows[request.id] = (Row(request, self.tokenizer, 10_000), reply)
+
+    def cancel(self, request_id: str) -> None:
+        self.cancelled.append(request_id)
+        self.rows.pop(request_id, None)
+
+    def step(self) -> list[Event]:
+        self.may_step.wait(10)
+        self.stepped.set()
+        events: list[Event] = []
+        for row, reply in list(self.rows.values()):
+            if len(row.tokens) == self.fails_after:
+                failure = Completion(row.id, "", (), FinishReason.ERROR, 0, error="no luck")
+                events.append(Event(row.id, "", failure))
+            else:
+                token = reply[len(row.tokens)]
+                events += row.accept(token, {self.tokenizer.eos_token_id})
+            if events and events[-1].id == row.id and events[-1].completion:
+                del self.rows[row.id]
+        return events
+
+
+@dataclass
+class MemoryRegistry:
+    """Names, versions and aliases; also the disk they come from."""
+
+    summaries: dict[str, AdapterSummary] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
+    reads: int = 0
+    fetched: list[str] = field(default_factory=list)
+
+    def put(self, name: str, newest: int, **aliases: int) -> None:
+        self.summaries[name] = AdapterSummary(name, newest, aliases, LONG_AGO)
+
+    def list(self) -> list[AdapterSummary]:
+        self.reads += 1
+        return list(self.summaries.values())
+
+    def fetch(self, reference: str) -> Path:
+        self.fetched.append(reference)
+        if reference in self.broken:
+            raise InvalidAdapter(f"{reference}: made for another base")
+        return Path(reference)
+
+
+def facts(system_prompt: str) -> AdapterFacts:
+    return AdapterFacts(
+        r=8,
+        alpha=16,
+        targets=("q_proj",),
+        layers=1,
+        parameters=500,
+        dtype="F32",
+        bytes=2000,
+        sha256="",
+        base=BASE,
+        base_revision=None,
+        lineage={"spec": {"data": {"system_prompt": system_prompt}}},
+    )
+
+
+class MemorySlots:
+    """A bank of two places."""
+
+    def __init__(self) -> None:
+        self.capacity = 2
+        self.keys: list[str] = []
+
+    async def add(self, key: str, directory: Path) -> AdapterFacts:
+        self.keys.append(key)
+        return facts(f"You are {key}.")
+
+    async def remove(self, key: str) -> None:
+        self.keys.remove(key)
+
+
+@pytest.fixture
+def registry() -> MemoryRegistry:
+    made = MemoryRegistry()
+    made.put("home", 3, champion=2, next=3)
+    made.put("sums", 1)
+    return made
+
+
+@pytest.fixture
+def slots() -> MemorySlots:
+    return MemorySlots()
+
+
+@pytest.fixture
+def residency(registry: MemoryRegistry, slots: MemorySlots) -> Residency:
+    return Residency(BASE, Catalogue(registry.list), registry, slots)
+
+
+@pytest.fixture
+def engine() -> EchoEngine:
+    return EchoEngine(byte_tokenizer())
+
+
+@pytest.fixture
+def endpoint(engine: EchoEngine, residency: Residency) -> Iterator[Endpoint]:
+    thread = EngineThread(engine)
+    thread.start()
+    yield Endpoint(
+        base=BASE,
+        fingerprint=fingerprint(base=BASE),
+        tokenizer=engine.tokenizer,
+        max_length=1000,
+        batching=BatchingSpec(max_batch_size=2, max_queue=1, request_timeout_s=5),
+        engine=thread,
+        residency=residency,
+    )
+    engine.may_step.set()
+    thread.stop()
