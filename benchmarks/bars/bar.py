@@ -80,6 +80,4 @@ def _bar(
     median = statistics.median(values)
     spread = f"{min(values):.4g}..{max(values):.4g}" if len(values) > 1 else "one run"
     verdict = Verdict.OK if reached(median) else Verdict.SHORT
-    return Bar(
-        name, f"{median:.4g}{unit}", spread, f"{sign} {target:.4g}{unit}", verdict, detail
-    )
+    return Bar(name, f"{median:.4g}{unit}", spread, f"{sign} {target:.4g}{unit}", verdict, detail)

@@ -1,16 +1,15 @@
-"""A fresh clone of the committed tree with its own home, caches and outputs."""
+"""A fresh clone of the committed tree with its own packages, home, caches and outputs."""
 
-import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bars.footprint import processes
+from benchmarks.bars.sandbox import Finished, kill, own_environment, run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -19,39 +18,34 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 class Clone:
     """A checkout nobody has touched, and the environment its commands run in."""
 
-    root: Path
-    home: Path
-    cache: Path
+    folder: Path
+
+    @property
+    def root(self) -> Path:
+        """Top of the checkout."""
+        return self.folder / "raylora"
+
+    @property
+    def home(self) -> Path:
+        """RAYLORA_HOME, which marks every process started here."""
+        return self.folder / "home"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The caller's environment with every cache of ours and of torch moved into the clone."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "RAYLORA_"))}
-        return kept | {
+        """Every cache of ours and of torch lies beside the checkout."""
+        return own_environment() | {
             "RAYLORA_HOME": str(self.home),
-            "RAYLORA_CACHE": str(self.cache),
-            "TORCH_EXTENSIONS_DIR": str(self.root.parent / "extensions"),
-            "TORCHINDUCTOR_CACHE_DIR": str(self.root.parent / "inductor"),
-            "TTY_COMPATIBLE": "0",
+            "RAYLORA_CACHE": str(self.folder / "cache"),
+            "TORCH_EXTENSIONS_DIR": str(self.folder / "extensions"),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "inductor"),
         }
 
-    def run(self, *command: str, timeout_s: float) -> "Finished":
-        """Run a command in the clone; its output is kept whatever its exit code."""
-        started = time.monotonic()
-        done = subprocess.run(
-            command,
-            cwd=self.root,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
-        return Finished(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+    def run(self, *command: str, timeout_s: float) -> Finished:
+        """Run a command in the checkout."""
+        return run(command, self.root, self.environment, timeout_s)
 
-    def raylora(self, *arguments: str, timeout_s: float = 120) -> "Finished":
-        """Run the clone's own raylora."""
+    def raylora(self, *arguments: str, timeout_s: float = 120) -> Finished:
+        """Run the checkout's own raylora."""
         return self.run(".venv/bin/raylora", *arguments, timeout_s=timeout_s)
 
     def leftovers(self) -> dict[int, str]:
@@ -60,43 +54,19 @@ class Clone:
 
     def empty_caches(self) -> None:
         """Forget models and compiled code; installed packages stay."""
-        for folder in (self.cache, self.root.parent / "extensions", self.root.parent / "inductor"):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A command that ended."""
-
-    code: int
-    stdout: str
-    stderr: str
-    seconds: float
-
-    def expect(self, code: int = 0) -> "Finished":
-        """Self, or an error with the end of the output."""
-        if self.code != code:
-            tail = (self.stdout[-1500:] + "\n" + self.stderr[-1500:]).strip()
-            raise RuntimeError(f"exit {self.code}, expected {code}:\n{tail}")
-        return self
+        for name in ("cache", "extensions", "inductor"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
 @contextmanager
 def clone() -> Iterator[Clone]:
     """Clone the committed tree into a temporary folder; stop and remove it all afterwards."""
-    # Ray's socket paths must stay under 107 bytes, hence the short prefix.
-    folder = Path(tempfile.mkdtemp(prefix="rlb-"))
-    root = folder / "raylora"
+    made = Clone(Path(tempfile.mkdtemp(prefix="rlb-")))
     subprocess.run(
-        ["git", "clone", "--quiet", "--no-hardlinks", str(REPOSITORY), str(root)], check=True
+        ["git", "clone", "--quiet", "--no-hardlinks", str(REPOSITORY), str(made.root)], check=True
     )
-    made = Clone(root, folder / "home", folder / "cache")
     try:
         yield made
     finally:
-        for pid in made.leftovers():
-            try:
-                os.kill(pid, 9)
-            except ProcessLookupError:
-                continue
-        shutil.rmtree(folder, ignore_errors=True)
+        kill(made.home)
+        shutil.rmtree(made.folder, ignore_errors=True)

@@ -1,0 +1,109 @@
+"""SIGKILL to a train worker at a random step, five times over."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.bars.bar import Bar, holds
+from benchmarks.bars.footprint import processes
+from benchmarks.bars.sandbox import Sandbox, sandbox
+
+KILLS = 5
+STEPS = 16
+OVERRIDES = (
+    f"training.max_steps={STEPS}",
+    "training.save_steps=4",
+    "evaluation.max_rows=8",
+    "name=kill-test",
+)
+
+
+def measure() -> Iterator[Bar]:
+    """Five short runs of the quickstart's job; in each one worker dies at a random step."""
+    seed = int(time.time())
+    dice = random.Random(seed)
+    succeeded = restarted = 0
+    killed_at: list[int] = []
+    with sandbox() as box:
+        box.raylora("cluster", "up").expect()
+        idle = _busy_cpus(box)
+        for _ in range(KILLS):
+            job = json.loads(
+                box.raylora("submit", "quickstart", *OVERRIDES, "--detach", "--output", "json")
+                .expect()
+                .stdout
+            )["job_id"]
+            killed_at.append(_kill_at(box, job, dice.randint(2, STEPS - 1)))
+            log = box.raylora("jobs", "logs", "-f", "--raw", job, timeout_s=600)
+            succeeded += log.code == 0
+            restarted += '"event": "restart"' in log.stdout
+        runs = json.loads(box.raylora("runs", "list", "--output", "json").expect().stdout)
+        finished = [run for run in runs if run["status"] == "FINISHED"]
+        leaked = _leaked_workers(box)
+        held = _busy_cpus(box) - idle
+        box.raylora("cluster", "down").expect()
+        left = processes(box.home)
+    detail = f"seed {seed}, killed at steps {killed_at}"
+    yield holds("killed workers: jobs succeed", succeeded, KILLS, "succeed", detail)
+    yield holds("killed workers: restarted", restarted, KILLS, "restart from a checkpoint")
+    yield holds(
+        "killed workers: one MLflow run each",
+        int(len(runs) == len(finished) == KILLS) * KILLS,
+        KILLS,
+        "runs",
+        f"{len(runs)} runs, {len(finished)} finished",
+    )
+    clean = int(not leaked) + int(held == 0) + int(not left)
+    detail = f"worker processes {len(leaked)}, CPUs held {held:g}, after down {len(left)}"
+    yield holds("killed workers: nothing leaks", clean, 3, "clean", detail)
+
+
+def _kill_at(box: Sandbox, job: str, step: int) -> int:
+    """Read the job's events and kill a train worker once the step is done; the step seen."""
+    with subprocess.Popen(
+        [str(Path(sys.executable).with_name("raylora")), "jobs", "logs", "-f", "--raw", job],
+        cwd=box.folder,
+        env=box.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as reader:
+        assert reader.stdout is not None
+        try:
+            for line in reader.stdout:
+                marker = line.find('{"event": "step"')
+                if marker < 0:
+                    continue
+                event = json.JSONDecoder().raw_decode(line[marker:])[0]
+                if event["step"] >= step:
+                    workers = _train_workers(box)
+                    if not workers:
+                        raise RuntimeError("found no train worker to kill")
+                    os.kill(random.Random(step).choice(workers), signal.SIGKILL)
+                    return int(event["step"])
+        finally:
+            reader.terminate()
+    raise RuntimeError(f"job {job} ended before step {step}")
+
+
+def _train_workers(box: Sandbox) -> list[int]:
+    return sorted(pid for pid, name in processes(box.home).items() if "TrainWorker" in name)
+
+
+def _leaked_workers(box: Sandbox) -> list[int]:
+    """Train workers still alive 20 s after the last job."""
+    deadline = time.monotonic() + 20
+    while (left := _train_workers(box)) and time.monotonic() < deadline:
+        time.sleep(1)
+    return left
+
+
+def _busy_cpus(box: Sandbox) -> float:
+    """CPUs that are promised to somebody, as Ray sees it."""
+    status = json.loads(box.raylora("cluster", "status", "--output", "json").expect().stdout)
+    return float(status["capacity"]["CPU"]) - float(status["available"]["CPU"])
