@@ -71,7 +71,7 @@ def test_too_much_is_refused_naming_the_largest_and_where_to_put_it(
     with big.open("wb") as file:
         file.truncate(bundle.LIMIT_BYTES - 10)
     small.write_bytes(b"x" * 11)
-    with pytest.raises(InvalidConfig, match=r"big\.jsonl.*small\.jsonl.*s3://") as caught:
+    with pytest.raises(InvalidConfig, match=r"big\.jsonl.*small\.jsonl.*file:///shared") as caught:
         build(SPEC, {"data.validation": small, "data.train": big})
     assert caught.value.problems[0].key == "data.train"
     assert not own_home.exists()

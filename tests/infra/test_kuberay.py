@@ -1,6 +1,7 @@
 """KubeRay's resources, in the base and in each overlay, against the schemas of its v1.7.0."""
 
 import copy
+import pkgutil
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ from jsonschema import Draft7Validator
 from ray.serve.schema import ServeDeploySchema
 from tests.infra.kustomize import Resource, build, containers, identity
 
-from raylora.config.serve_spec import ServeSpec
+from raylora.config.compose import load_train
 from raylora.config.train_spec import TrainSpec
+from raylora.serve import application
 
 OVERLAYS = ("base", "overlays/cpu", "overlays/gpu")
 CLUSTER_SPEC: dict[str, Callable[[Resource], Any]] = {
@@ -89,6 +91,7 @@ def test_job_runs_the_driver_on_the_mounted_spec(
 def test_training_fits_the_workers(resources: dict[tuple[str, str], Resource]) -> None:
     """The spec is a TrainSpec, keeps its files on the shared volume, and its workers have room."""
     spec = train_spec(resources)
+    assert spec.data == load_train("quickstart").spec.data
     cluster = resources["RayJob", "raylora-train"]["spec"]["rayClusterSpec"]
     assert_shared(spec.outputs, cluster)
     assert spec.workers.num_workers <= room_for(
@@ -100,9 +103,10 @@ def test_endpoint_fits_the_workers(resources: dict[tuple[str, str], Resource]) -
     """The application is what Ray Serve accepts, its arguments a ServeSpec with room to run."""
     service = resources["RayService", "raylora"]["spec"]
     config = ServeDeploySchema.model_validate(yaml.safe_load(service["serveConfigV2"]))
-    (application,) = config.applications
-    spec = ServeSpec.model_validate(application.args)
-    assert application.name == spec.name
+    (served,) = config.applications
+    spec = application.read_spec(served.args["spec"])
+    assert pkgutil.resolve_name(served.import_path) is application.build
+    assert served.name == spec.name
     assert config.http_options.port == spec.port
     assert_shared(spec.outputs, service["rayClusterConfig"])
     assert spec.num_replicas <= room_for(
@@ -112,10 +116,11 @@ def test_endpoint_fits_the_workers(resources: dict[tuple[str, str], Resource]) -
 
 def test_both_use_the_server_of_the_base(resources: dict[tuple[str, str], Resource]) -> None:
     service = yaml.safe_load(resources["RayService", "raylora"]["spec"]["serveConfigV2"])
+    (served,) = service["applications"]
     uri = train_spec(resources).tracking.uri
     port = resources["Service", "mlflow"]["spec"]["ports"][0]["port"]
     assert uri == f"http://mlflow:{port}"
-    assert service["applications"][0]["args"]["tracking"]["uri"] == uri
+    assert served["args"]["spec"]["tracking"]["uri"] == uri
 
 
 def errors(resource: Resource, schemas: dict[str, Any]) -> list[str]:

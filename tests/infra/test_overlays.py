@@ -1,4 +1,4 @@
-"""The overlays as a whole: core kinds are valid, names meet, nothing is left as root or in clear."""
+"""The overlays as a whole: core kinds valid, names that meet, no root, no secret in clear."""
 
 import copy
 import shutil

@@ -86,8 +86,8 @@ def _refuse_too_much(named_files: Mapping[str, Path], sizes: Mapping[str, int]) 
                 largest[0],
                 f"the files of this job are {total / 1e6:.1f} MB and at most "
                 f"{LIMIT_BYTES / 1e6:.0f} MB travel with a job: {listed}",
-                "Put them on storage that every node reads and name them by URI: a shared file "
-                "system (file:///shared/train.jsonl) or object storage (s3://bucket/train.jsonl)",
+                "Put them on a shared file system, or on object storage that every node mounts, "
+                "and write file:///shared/train.jsonl: that is read in place and not shipped",
             )
         ]
     )

@@ -23,6 +23,8 @@ from raylora.errors import InvalidConfig, NotFound, Problem, RayloraError
 
 FINETUNE = "raylora.jobs.finetune"
 OUTPUTS = "raylora.outputs"
+FILE_SCHEME = "file://"
+"""Before a data path: read it where the job runs, ship nothing."""
 
 SomeSpec = TypeVar("SomeSpec", TrainSpec, ServeSpec)
 
@@ -54,7 +56,7 @@ def submit(
     settled = settle(spec, is_local=cluster.is_local, base=base)
     capacity.require(capacity.demand_of(settled.workers), client.nodes())
     files = spec_files(settled, base, is_local=cluster.is_local)
-    bundle = build(as_yaml(settled), files)
+    bundle = build(as_yaml(_without_file_scheme(settled)), files)
     record = JobRecord(
         run_id=run_id,
         name=settled.name,
@@ -162,6 +164,14 @@ def _run_of(job_id: str, jobs: Sequence[JobInfo]) -> str:
             return run_id
     head, _, attempt = job_id.rpartition("-r")
     return head if head and attempt.isdigit() else job_id
+
+
+def _without_file_scheme(spec: TrainSpec) -> TrainSpec:
+    """file:///shared/rows.jsonl has served its purpose, not to be shipped; programs read paths."""
+    train = spec.data.train.removeprefix(FILE_SCHEME)
+    validation = spec.data.validation and spec.data.validation.removeprefix(FILE_SCHEME)
+    data = spec.data.model_copy(update={"train": train, "validation": validation})
+    return spec.model_copy(update={"data": data})
 
 
 def _refuse_scratch_outputs(spec: TrainSpec | ServeSpec) -> None:
