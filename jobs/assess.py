@@ -1,0 +1,105 @@
+"""Judges a finished adapter on one node, once the workers are gone: whole, the same, how good.
+
+Runs as a Ray task of its own process, so that what is judged is what is on disk.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from torch import Tensor
+
+from raylora.cluster.events import EvaluationEvent, StageEvent, emit
+from raylora.config.places import cache
+from raylora.engine.generator import Engine
+from raylora.errors import RayloraError
+from raylora.jobs import probe
+from raylora.jobs.data.rows import read_rows
+from raylora.jobs.evaluation import evaluate, write_predictions
+from raylora.jobs.trainer import EVALUATION, PROBE, Assignment
+from raylora.lora.bank import Bank
+from raylora.lora.base import load_base, load_tokenizer
+from raylora.lora.devices import pick
+from raylora.lora.integrity import AdapterFacts
+from raylora.lora.sources import fetch
+
+ADAPTER = "adapter"
+BASE = "base"
+"""The two subjects of an evaluation."""
+
+PREDICTIONS = "predictions.jsonl"
+"""Every held-out answer of both subjects."""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A whole adapter that gives the trained model's logits, and its scores."""
+
+    facts: AdapterFacts
+    logit_difference: float
+    """Mean, between the trained model and the reloaded adapter."""
+    scores: dict[str, dict[str, float]]
+    """By subject and metric; empty where the spec names no held-out rows."""
+
+
+def assess(assignment: Assignment) -> Assessment | RayloraError:
+    """Check the run's adapter and evaluate it beside its base. Returns what is wrong with it."""
+    try:
+        return _assess(assignment)
+    except RayloraError as error:
+        return error
+
+
+def _assess(assignment: Assignment) -> Assessment:
+    spec, places = assignment.spec, assignment.places
+    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+    torch.set_num_threads(max(1, int(cpus)))
+    emit(StageEvent("verify"))
+    local = fetch(spec.model, cache())
+    base: Any = load_base(local, spec.model, pick())
+    bank = Bank(base, base_revision=local.revision)
+    facts = bank.add(ADAPTER, places.adapter)
+    difference = probe.check(
+        places.metadata / PROBE, _forward(base, bank, None), _forward(base, bank, ADAPTER)
+    )
+    scores: dict[str, dict[str, float]] = {}
+    if spec.data.validation is not None:
+        emit(StageEvent("evaluate", spec.data.validation))
+        scores = _evaluate(assignment, base, load_tokenizer(local), bank, spec.data.validation)
+    return Assessment(facts, difference, scores)
+
+
+def _evaluate(
+    assignment: Assignment, base: Any, tokenizer: Any, bank: Bank, held_out: str
+) -> dict[str, dict[str, float]]:
+    spec = assignment.spec
+    engine = Engine(
+        base,
+        tokenizer,
+        bank,
+        max_batch_size=spec.evaluation.batch_size,
+        max_length=spec.model.max_length,
+    )
+    evaluation = evaluate(
+        engine,
+        read_rows(held_out, Path.cwd()),
+        {BASE: None, ADAPTER: ADAPTER},
+        spec.evaluation,
+        tokenizer=tokenizer,
+        system_prompt=spec.data.system_prompt,
+    )
+    folder = assignment.places.artifacts / EVALUATION
+    write_predictions(folder / PREDICTIONS, evaluation.predictions)
+    for subject, scores in evaluation.scores.items():
+        emit(EvaluationEvent(subject, scores.rows, scores.metrics))
+    return {subject: scores.metrics for subject, scores in evaluation.scores.items()}
+
+
+def _forward(base: Any, bank: Bank, key: str | None) -> probe.Forward:
+    def logits(input_ids: Tensor) -> Tensor:
+        with bank.rows([key] * len(input_ids)):
+            return base(input_ids=input_ids.to(base.device)).logits
+
+    return logits

@@ -1,0 +1,141 @@
+"""Starts the workers of a fine-tuning job: one TorchTrainer, with a finite limit on everything.
+
+Light on purpose: the driver imports this, and torch and transformers are for the workers.
+"""
+
+import hashlib
+import os
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from raylora.config.model_spec import ModelSource
+from raylora.config.places import RunPlaces
+from raylora.config.train_spec import TrainSpec, WorkersSpec
+from raylora.errors import InsufficientResources, JobFailed, RayloraError
+
+if TYPE_CHECKING:
+    from raylora.jobs.train.loop import Outcome
+
+LIMITS = {
+    # Seconds. Ray looks at the workers this often (its default is 2) ...
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    # ... gives up on one that does not answer (600) ...
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
+    # ... and waits this long for resources that others hold, START_ATTEMPTS times.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    # Workers stay in the job's working directory, to which the spec's files are relative.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+START_ATTEMPTS = 60
+"""A job waits an hour for a busy cluster; one that is too small is refused at once."""
+
+
+PROBE = "probe.safetensors"
+"""In the run's metadata: logits of the trained model, for the check of the saved adapter."""
+
+EVALUATION = "evaluation"
+"""In the run's artifacts: what the held-out rows were answered with."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the processes of one run are given."""
+
+    spec: TrainSpec
+    run_id: str
+    mlflow_run_id: str
+    tracking_uri: str
+    places: RunPlaces
+
+
+def spec_sha256(spec: TrainSpec) -> str:
+    """Identify a resolved spec, whatever its file looked like."""
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+
+
+def enter(spec: TrainSpec) -> None:
+    """Set up the environment of a process that will import torch and transformers."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    if spec.model.source is not ModelSource.HUB:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def run_workers(assignment: Assignment) -> "Outcome":
+    """Train to the end, through up to workers.max_failures losses of workers.
+
+    Raises what the workers found wrong, or JobFailed when they were lost too often.
+    """
+    os.environ.update({key: os.environ.get(key, value) for key, value in LIMITS.items()})
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    workers = assignment.spec.workers
+    _refuse_impossible(workers)
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"assignment": assignment},
+        scaling_config=ScalingConfig(
+            num_workers=workers.num_workers,
+            use_gpu=workers.gpus_per_worker > 0,
+            resources_per_worker=_resources(workers),
+        ),
+        run_config=RunConfig(
+            # A name of its own for each attempt: Ray continues a name it finds on disk from a
+            # snapshot that it does not write atomically. Our checkpoints do not depend on it.
+            name=f"{assignment.run_id}-{secrets.token_hex(3)}",
+            storage_path=str(assignment.places.metadata / "ray"),
+            failure_config=FailureConfig(
+                max_failures=workers.max_failures,
+                controller_failure_limit=START_ATTEMPTS,
+                max_preemption_failures=START_ATTEMPTS,
+            ),
+        ),
+    )
+    try:
+        result = trainer.fit().return_value
+    except TrainingFailedError as error:
+        raise JobFailed(
+            f"training was given up after {workers.max_failures + 1} failures of its workers: "
+            f"{_last_line(error)}",
+            hint="the job's log has each failure; raise workers.max_failures for an unsteady "
+            "cluster, lower training.micro_batch_size where memory ran out",
+        ) from error
+    if isinstance(result, RayloraError):
+        raise result
+    return result
+
+
+def _work(config: dict[str, Any]) -> "Outcome | RayloraError":
+    assignment: Assignment = config["assignment"]
+    enter(assignment.spec)
+    from raylora.jobs.worker import train_worker
+
+    return train_worker(assignment)
+
+
+def _refuse_impossible(workers: WorkersSpec) -> None:
+    import ray
+
+    total = ray.cluster_resources()
+    for resource, each in _resources(workers).items():
+        asked = each * workers.num_workers
+        if asked > total.get(resource, 0):
+            raise InsufficientResources(
+                f"{workers.num_workers} workers need {asked:g} {resource}, "
+                f"the cluster has {total.get(resource, 0):g}",
+                hint="lower workers.num_workers or what each takes",
+            )
+
+
+def _resources(workers: WorkersSpec) -> dict[str, float]:
+    resources = {"CPU": workers.cpus_per_worker}
+    if workers.gpus_per_worker:
+        resources["GPU"] = workers.gpus_per_worker
+    return resources
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
