@@ -65,7 +65,7 @@ def verify_command(ref: str, tracking_uri: str | None, outputs: str, output: str
     directory = Path(ref)
     if not directory.is_dir():
         registry = Registry(store_uri(tracking_uri, outputs))
-        directory = registry.download(registry.resolve(ref), cache())
+        directory = registry.download(registry.resolve(ref), cache() / "adapters")
     emit(run_program(VERIFY, [str(directory)], needed_for="checking an adapter"), output)
 
 

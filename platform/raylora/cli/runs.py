@@ -13,8 +13,8 @@ from raylora.cli.tracked import same_store, store_uri
 from raylora.tracking.run_facts import Comparison, RunDetails, RunSummary
 from raylora.tracking.runs import compare_runs, get_run, list_runs
 
-KEY_METRICS = ("loss", "exact_match")
-"""Last part of the names of metrics that a list of runs shows; --output json has them all."""
+KEY_METRICS = ("loss", "heldout_base_exact_match", "heldout_exact_match")
+"""Metrics that a list of runs shows; --output json has them all."""
 MISSING = "missing"
 
 
@@ -63,8 +63,7 @@ def compare_command(
 
 
 def _list_table(runs: Sequence[RunSummary]) -> Table:
-    keys = {key for run in runs for key in run.metrics}
-    metrics = sorted(key for key in keys if key.rpartition("/")[2] in KEY_METRICS)
+    metrics = [key for key in KEY_METRICS if any(key in run.metrics for run in runs)]
     return make_table(
         ("run", "name", "experiment", "status", "started", "duration", *metrics, "adapter"),
         (

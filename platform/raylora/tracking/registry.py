@@ -101,7 +101,7 @@ class Registry:
         """
         identity = f"{self.uri} {version} {version.mlflow_run_id} {version.created.isoformat()}"
         key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-        final = cache_dir / "adapters" / version.name / f"{version.version}-{key}"
+        final = cache_dir / version.name / f"{version.version}-{key}"
         if final.is_dir():
             return final
         final.parent.mkdir(parents=True, exist_ok=True)
