@@ -117,6 +117,7 @@ class JobClient:
         A lost connection is taken up again where it broke; after RETRY_S without an answer the
         loss is an error.
         """
+        self.status(job_id)  # a job that does not exist is said at once
         lines = Lines()
         silent_since: float | None = None
         while True:
@@ -129,7 +130,8 @@ class JobClient:
                     return
                 silent_since = None
             except Unreachable:
-                silent_since = silent_since or time.monotonic()
+                if silent_since is None:
+                    silent_since = time.monotonic()
                 if time.monotonic() - silent_since > RETRY_S:
                     raise
             time.sleep(1)

@@ -1,0 +1,165 @@
+"""What a spec means here and on another cluster, what is kept, and what a resume does with it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raylora.cluster import submission
+from raylora.cluster.capacity import Node
+from raylora.cluster.connect import Cluster
+from raylora.cluster.job_info import JobInfo, JobState
+from raylora.cluster.submission import as_yaml, settle, spec_files
+from raylora.config.train_spec import TrainSpec
+from raylora.errors import InvalidConfig, NotFound, RayloraError
+
+HERE = Cluster("http://127.0.0.1:1", "127.0.0.2:1", is_local=True)
+RUN = "20260101-120000-a1b2c3"
+
+
+class FakeClient:
+    """A cluster that accepts every job and runs none."""
+
+    def __init__(self) -> None:
+        self.jobs: list[JobInfo] = []
+        self.specs: list[dict[str, Any]] = []
+        self.arguments: list[list[str]] = []
+
+    def submit(self, program: str, args: Any, files: Any, **given: Any) -> str:
+        spec = yaml.safe_load((files.working_dir / "spec.yaml").read_text("utf-8"))
+        self.specs.append(spec)
+        self.arguments.append([program, *args])
+        metadata = {submission.RUN_ID: given["run_id"]}
+        job = JobInfo(given["job_id"], JobState.RUNNING, run_id=given["run_id"], metadata=metadata)
+        self.jobs.insert(0, job)
+        return job.job_id
+
+    def list(self) -> Any:
+        return self.jobs
+
+    def nodes(self) -> Any:
+        return [Node("127.0.0.2", {"CPU": 2.0})]
+
+    def end(self, state: JobState) -> None:
+        newest = self.jobs[0]
+        self.jobs[0] = JobInfo(newest.job_id, state, run_id=RUN, metadata=newest.metadata)
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYLORA_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def client() -> Any:
+    return FakeClient()
+
+
+def spec_of(**values: Any) -> TrainSpec:
+    return TrainSpec.model_validate(values)
+
+
+def test_here_relative_paths_start_from_the_users_folder(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    spec = spec_of(
+        outputs="out/../outputs",
+        model={"source": "path", "id": "base"},
+        tracking={"uri": "sqlite:///runs.db"},
+    )
+    settled = settle(spec, is_local=True, base=tmp_path)
+    assert settled.outputs == str(tmp_path / "outputs")
+    assert settled.model.id == str(tmp_path / "base")
+    assert settled.tracking.uri == f"sqlite:///{tmp_path}/runs.db"
+    assert settle(settled, is_local=True, base=Path("/elsewhere")) == settled
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://mlflow:5000", "sqlite:////abs/runs.db", "postgresql://host/db", "databricks"]
+)
+def test_stores_that_are_no_relative_file_stay(uri: str) -> None:
+    spec = settle(spec_of(tracking={"uri": uri}), is_local=True, base=Path("/base"))
+    assert spec.tracking.uri in (uri, "/base/databricks")
+
+
+def test_a_model_folder_that_is_not_here_is_said_before_the_job_starts(tmp_path: Path) -> None:
+    spec = spec_of(model={"source": "path", "id": "nowhere"})
+    with pytest.raises(InvalidConfig, match=r"model\.id.*nowhere"):
+        settle(spec, is_local=True, base=tmp_path)
+    assert settle(
+        spec.model_copy(update={"outputs": "/shared"}), is_local=False, base=tmp_path
+    ).model.id == ("nowhere")
+
+
+def test_another_cluster_needs_outputs_that_outlive_the_job() -> None:
+    with pytest.raises(InvalidConfig, match="absolute path"):
+        settle(spec_of(outputs="outputs"), is_local=False, base=Path("/base"))
+    for shared in ("/shared/outputs", "s3://bucket/outputs"):
+        spec = spec_of(outputs=shared)
+        assert settle(spec, is_local=False, base=Path("/base")) == spec
+
+
+def test_files_that_travel_are_the_local_ones(tmp_path: Path) -> None:
+    def shipped(train: str, validation: str | None, *, is_local: bool = True) -> dict[str, Path]:
+        spec = spec_of(data={"train": train, "validation": validation})
+        return dict(spec_files(spec, tmp_path, is_local=is_local))
+
+    assert shipped("bundled:home_requests/train", None) == {}
+    assert shipped("file:///shared/rows.jsonl", "s3://bucket/rows.jsonl") == {}
+    assert shipped("rows.jsonl", "/abs/rows.jsonl") == {
+        "data.train": tmp_path / "rows.jsonl",
+        "data.validation": Path("/abs/rows.jsonl"),
+    }
+    # An absolute path that is not here may well be one over there.
+    assert shipped("rows.jsonl", "/abs/rows.jsonl", is_local=False) == {
+        "data.train": tmp_path / "rows.jsonl"
+    }
+
+
+def test_a_submission_ships_the_settled_spec_under_the_run_id(tmp_path: Path, client: Any) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n", encoding="utf-8")
+    spec = spec_of(data={"train": "rows.jsonl", "validation": "file:///shared/held.jsonl"})
+    submitted = submission.submit(client, HERE, spec, run_id=RUN, base=tmp_path)
+    assert (submitted.job_id, submitted.run_id) == (RUN, RUN)
+    shipped = client.specs[0]
+    assert shipped["data"]["train"] == submitted.bundle.files[0].path
+    assert shipped["data"]["validation"] == "/shared/held.jsonl"
+    assert shipped["outputs"] == str(tmp_path / "outputs")
+    assert client.arguments == [["raylora.jobs.finetune", "spec.yaml", "--run-id", RUN]]
+
+
+def test_the_shipped_spec_is_the_spec() -> None:
+    spec = spec_of(name="yes", training={"learning_rate": 1e-5})
+    assert TrainSpec.model_validate(yaml.safe_load(as_yaml(spec))) == spec
+
+
+def test_a_resume_repeats_the_submission_under_the_same_run(tmp_path: Path, client: Any) -> None:
+    submission.submit(client, HERE, spec_of(), run_id=RUN, base=tmp_path)
+    with pytest.raises(RayloraError, match="still running") as caught:
+        submission.resume(client, RUN)
+    assert caught.value.hint == f"raylora jobs logs -f {RUN}"
+
+    client.end(JobState.FAILED)
+    assert submission.resume(client, RUN).job_id == f"{RUN}-r1"
+    client.end(JobState.STOPPED)
+    assert submission.resume(client, f"{RUN}-r1").job_id == f"{RUN}-r2"
+    assert client.arguments[0] == client.arguments[1] == client.arguments[2]
+    assert client.specs[0] == client.specs[2]
+
+
+def test_a_cluster_that_forgot_the_job_can_still_resume_it(tmp_path: Path, client: Any) -> None:
+    submission.submit(client, HERE, spec_of(), run_id=RUN, base=tmp_path)
+    client.jobs.clear()
+    assert submission.resume(client, f"{RUN}-r3").run_id == RUN
+
+
+@pytest.mark.parametrize("job_id", ["20000101-000000-abcdef", "../../etc/passwd", ""])
+def test_what_was_not_submitted_here_cannot_be_resumed(client: Any, job_id: str) -> None:
+    with pytest.raises(NotFound, match="nothing is known here"):
+        submission.resume(client, job_id)
+
+
+def test_a_job_without_a_run_cannot_be_resumed(client: Any) -> None:
+    client.jobs.append(JobInfo("raylora-serve", JobState.SUCCEEDED))
+    with pytest.raises(NotFound, match="no training job"):
+        submission.resume(client, "raylora-serve")
