@@ -61,6 +61,15 @@ def _add_listings(app: FastAPI, endpoint: Endpoint) -> None:
         entries = [adapter_entry(endpoint, resident) for resident in endpoint.residency.residents]
         return {"object": "list", "base": endpoint.base, "data": entries}
 
+    @app.get("/v1/adapters/{model}")
+    async def adapter(model: str) -> dict[str, Any]:
+        """One version, loaded if need be."""
+        lease = await endpoint.acquire(model)
+        lease.release()
+        if lease.resident is None:
+            raise api_errors.model_not_found(f"{model} is the base, not an adapter")
+        return adapter_entry(endpoint, lease.resident)
+
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
         if endpoint.engine.is_alive:

@@ -86,7 +86,7 @@ class Lease:
     def __init__(self, name: str, resident: Resident | None) -> None:
         self.name = name
         """What answers: name@version, or the base's name."""
-        self._resident = resident
+        self.resident = resident
         if resident is not None:
             resident.in_use += 1
             resident.requests += 1
@@ -96,12 +96,12 @@ class Lease:
     @property
     def adapter(self) -> str | None:
         """The key in the bank; None for the base."""
-        return None if self._resident is None else self._resident.key
+        return None if self.resident is None else self.resident.key
 
     def release(self) -> None:
         """The request has ended; to be called once."""
-        if self._resident is not None:
-            self._resident.in_use -= 1
+        if self.resident is not None:
+            self.resident.in_use -= 1
 
 
 class Residency:

@@ -1,0 +1,139 @@
+"""The endpoint as the command line sees it: OpenAI's API over httpx."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from raylora.errors import NotAuthorised, NotFound, RayloraError, Unreachable
+
+CONNECT_S = 3.0
+READ_S = 310.0
+"""Between two pieces; the endpoint ends a request by itself before that."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished answer."""
+
+    model: str
+    """The version that gave it."""
+    text: str
+    finish_reason: str
+    tokens: int
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over the whole request, the prompt included."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+class EndpointClient:
+    """One endpoint. Methods raise Unreachable, NotAuthorised, NotFound, RayloraError."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        limits = httpx.Timeout(READ_S, connect=CONNECT_S)
+        self._http = httpx.Client(base_url=url, timeout=limits, trust_env=False)
+
+    def default_model(self) -> str:
+        """The first adapter by name, or the base."""
+        cards = self._get("/v1/models")["data"]
+        adapters = [card["id"] for card in cards if card["parent"]]
+        return adapters[0] if adapters else cards[0]["id"]
+
+    def system_prompt(self, model: str) -> str | None:
+        """What the version that `model` means was trained with; None for the base."""
+        card = self._get(f"/v1/models/{model}")
+        if card["parent"] is None:
+            return None
+        return self._get(f"/v1/adapters/{card['root']}")["system_prompt"]
+
+    def chat(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        options: Mapping[str, Any],
+        show: Callable[[str], None],
+    ) -> Answer:
+        """Ask, show each piece of text as it comes, and return the whole."""
+        body = {
+            "model": model,
+            "messages": list(messages),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **{key: value for key, value in options.items() if value is not None},
+        }
+        started = time.monotonic()
+        pieces: list[str] = []
+        named, reason, tokens = model, "", 0
+        with (
+            self._answering(),
+            self._http.stream("POST", "/v1/chat/completions", json=body) as response,
+        ):
+            _check(response)
+            for line in response.iter_lines():
+                chunk = _chunk(line)
+                if chunk is None:
+                    continue
+                named = chunk["model"]
+                if chunk.get("usage"):
+                    tokens = chunk["usage"]["completion_tokens"]
+                for choice in chunk["choices"]:
+                    piece = choice["delta"].get("content") or ""
+                    reason = choice["finish_reason"] or reason
+                    pieces.append(piece)
+                    show(piece)
+        if not reason:
+            raise RayloraError(f"{self._url} broke the answer off", hint="raylora serve status")
+        return Answer(named, "".join(pieces), reason, tokens, time.monotonic() - started)
+
+    def _get(self, path: str) -> Any:
+        with self._answering():
+            response = self._http.get(path)
+            _check(response)
+            return response.json()
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise Unreachable(
+                f"the endpoint at {self._url} does not answer ({error})",
+                hint="raylora serve status, or raylora serve up",
+            ) from error
+
+
+def _check(response: httpx.Response) -> None:
+    """Raise what an error status means."""
+    if response.is_success:
+        return
+    response.read()
+    try:
+        message = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = f"{response.status_code} from {response.url}: {response.text[:200]}"
+    match response.status_code:
+        case 401 | 403:
+            raise NotAuthorised(message)
+        case 404:
+            raise NotFound(message)
+        case _:
+            raise RayloraError(message)
+
+
+def _chunk(line: str) -> dict[str, Any] | None:
+    """The data of one event; None for blank lines and the end mark."""
+    data = line.removeprefix("data: ")
+    if data == line or data == "[DONE]":
+        return None
+    chunk = json.loads(data)
+    if "error" in chunk:
+        raise RayloraError(chunk["error"]["message"])
+    return chunk

@@ -1,0 +1,232 @@
+"""`raylora serve`: start, inspect and stop the HTTP endpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+from rich.console import Group
+
+from raylora.cli.live import Progress, plain
+from raylora.cli.options import address_option, output_option
+from raylora.cli.output import emit, make_table, next_commands, note
+from raylora.cluster import applications, capacity, events, submission
+from raylora.cluster.applications import ServeStatus
+from raylora.cluster.bundle import SPEC_NAME, build
+from raylora.cluster.capacity import Demand
+from raylora.cluster.connect import Cluster, connect
+from raylora.cluster.jobs import JobClient
+from raylora.config.compose import load_serve
+from raylora.config.model_spec import ModelSource
+from raylora.config.places import cache
+from raylora.config.serve_spec import ServeSpec
+from raylora.errors import InsufficientResources, JobFailed, NotFound, RayloraError, Unreachable
+
+DEFAULT_CONFIG = "quickstart"
+PROGRAM_UP, PROGRAM_DOWN = "raylora.serve.up", "raylora.serve.down"
+ANSWER_S = 5.0
+
+
+@click.group("serve")
+def command() -> None:
+    """Start, inspect and stop the HTTP endpoint: OpenAI's API over the base and its adapters."""
+
+
+@command.command("up")
+@click.argument("arguments", nargs=-1, metavar="[CONFIG] [KEY=VALUE ...]")
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="REF",
+    help="name, name@7 or name@alias; may be repeated. Without it: what CONFIG names.",
+)
+@address_option
+@output_option
+def up(
+    arguments: tuple[str, ...], adapters: tuple[str, ...], address: str | None, output: str
+) -> None:
+    """Start the endpoint and wait until it answers.
+
+    CONFIG is the name of a shipped preset or a YAML file (quickstart if left out); KEY=VALUE
+    changes one value of it, such as port=8001.
+    """
+    config, overrides = _split(arguments)
+    chosen = [f"adapters=[{','.join(adapters)}]"] if adapters else []
+    spec = load_serve(config, [*overrides, *chosen]).spec
+    cluster = connect(address)
+    client = JobClient(cluster)
+    refuse_other_endpoint(spec, applications.status(cluster))
+    _require_room(spec, client)
+    settled = submission.settle(spec, is_local=cluster.is_local, base=Path.cwd())
+    job_id = client.submit(
+        PROGRAM_UP,
+        [SPEC_NAME],
+        build(submission.as_yaml(settled)),
+        name=spec.name,
+        env=_environment(spec, cluster),
+    )
+    _follow(client, job_id)
+    state = applications.status(cluster)
+    emit(_summary(state), output)
+    if cluster.is_local:
+        next_commands(
+            [
+                "raylora chat",
+                f"curl {state.url}/v1/models",
+                "raylora serve status",
+                "raylora serve down",
+            ]
+        )
+
+
+@command.command("status")
+@address_option
+@output_option
+def status(address: str | None, output: str) -> None:
+    """Show the applications, and which adapters the endpoint holds."""
+    state = applications.status(connect(address, start=False))
+    summary = _summary(state)
+    if output == "table" and state.host is None:
+        note("nothing is served; raylora serve up starts the endpoint")
+    emit(summary, output, lambda: _status_table(summary))
+
+
+@command.command("down")
+@click.argument("name", required=False)
+@address_option
+@output_option
+def down(name: str | None, address: str | None, output: str) -> None:
+    """Stop the endpoint; with no other application left, Ray Serve too.
+
+    NAME is the application's name, needed only where there are several.
+    """
+    cluster = connect(address, start=False)
+    state = applications.status(cluster)
+    if state.host is None:
+        note("nothing is served")
+        emit({"stopped": []}, output)
+        return
+    chosen = _chosen(state, name)
+    if len(state.applications) > 1:
+        client = JobClient(cluster)
+        _follow(client, client.submit(PROGRAM_DOWN, [chosen], build(""), name=f"down {chosen}"))
+    else:
+        applications.shut_down(cluster)
+    emit({"stopped": [chosen] if chosen else []}, output)
+
+
+def refuse_other_endpoint(spec: ServeSpec, running: ServeStatus) -> None:
+    """Serve has one address a cluster and keeps it, so another one would be ignored in silence."""
+    if running.host is None:
+        return
+    here, wanted = f"{running.host}:{running.port}", f"{spec.host}:{spec.port}"
+    names = [app.name for app in running.applications if not app.state.is_leaving]
+    if here != wanted:
+        raise RayloraError(
+            f"Ray Serve already runs on this cluster at {here} "
+            f"({', '.join(names) or 'no application'}), and the spec says {wanted}",
+            hint=f"raylora serve down first, or host={running.host} port={running.port}",
+        )
+    if others := [name for name in names if name != spec.name]:
+        raise RayloraError(
+            f"{here} is taken by the application {others[0]}, and the spec's name is {spec.name}",
+            hint=f"raylora serve down {others[0]} first, or name={others[0]} to replace it",
+        )
+
+
+def endpoint_adapters(url: str) -> list[dict[str, Any]] | None:
+    """What /v1/adapters says; None where the endpoint cannot be reached from here."""
+    try:
+        answer = httpx.get(f"{url}/v1/adapters", timeout=ANSWER_S, trust_env=False)
+        return answer.raise_for_status().json()["data"]
+    except (httpx.HTTPError, ValueError):
+        return None
+
+
+def find_endpoint(given: str | None, address: str | None) -> str:
+    """URL of the endpoint: as given, or that of the cluster's Serve. Raises Unreachable."""
+    if given is not None:
+        return given.rstrip("/").removesuffix("/v1")
+    state = applications.status(connect(address, start=False))
+    if state.url is None:
+        raise Unreachable("nothing is served on this cluster", hint="raylora serve up")
+    return state.url
+
+
+def _split(arguments: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    if arguments and "=" not in arguments[0]:
+        return arguments[0], arguments[1:]
+    return DEFAULT_CONFIG, arguments
+
+
+def _require_room(spec: ServeSpec, client: JobClient) -> None:
+    asked = {"CPU": spec.cpus_per_replica, "GPU": spec.gpus_per_replica}
+    per_replica = {name: size for name, size in asked.items() if size}
+    try:
+        capacity.require(Demand(spec.num_replicas, per_replica), client.nodes())
+    except InsufficientResources as error:
+        raise InsufficientResources(
+            error.message,
+            hint="lower num_replicas, cpus_per_replica or gpus_per_replica, or use a larger "
+            "cluster (--address)",
+        ) from error
+
+
+def _environment(spec: ServeSpec, cluster: Cluster) -> dict[str, str]:
+    """Variables of the replicas, which have the job's: its own cache, no model hub."""
+    offline = {} if spec.model.source is ModelSource.HUB else {"HF_HUB_OFFLINE": "1"}
+    own = {"RAYLORA_CACHE": str(cache())} if cluster.is_local else {}
+    return {**offline, **own}
+
+
+def _follow(client: JobClient, job_id: str) -> None:
+    """Show the job's stages; JobFailed with the end of its log where it fails."""
+    progress = Progress()
+    for line in client.follow(job_id):
+        event = events.parse(line)
+        if event is None:
+            progress.tail.append(line)
+        else:
+            note(plain(event))
+    job = client.status(job_id)
+    if not job.state.ok:
+        raise JobFailed(
+            "\n".join([f"job {job_id} ended {job.state}", *(f"  {t}" for t in progress.tail)]),
+            hint=f"raylora jobs logs {job_id}   (all of the log)",
+        )
+
+
+def _summary(state: ServeStatus) -> dict[str, Any]:
+    held = None if state.url is None else endpoint_adapters(state.url)
+    return {
+        "url": None if state.url is None else f"{state.url}/v1",
+        "applications": list(state.applications),
+        "adapters": held,
+    }
+
+
+def _status_table(summary: dict[str, Any]) -> Group:
+    apps = summary["applications"]
+    adapters: list[dict[str, Any]] = summary["adapters"] or []
+    columns = ("id", "state", "aliases", "rank", "bytes", "requests", "last_used")
+    return Group(
+        make_table(("endpoint",), [[summary["url"]]]),
+        make_table(
+            ("application", "state", "replicas", "message"),
+            [(app.name, app.state, app.replicas, app.message) for app in apps],
+        ),
+        make_table(columns, [[entry[column] for column in columns] for entry in adapters]),
+    )
+
+
+def _chosen(state: ServeStatus, name: str | None) -> str:
+    names = [app.name for app in state.applications]
+    if name is not None and name not in names:
+        raise NotFound(f"no application {name!r}", hint=f"there are: {', '.join(names) or 'none'}")
+    if name is None and len(names) > 1:
+        raise NotFound(
+            f"there are {len(names)} applications: {', '.join(names)}",
+            hint=f"raylora serve down {names[0]}",
+        )
+    return name or (names[0] if names else "")

@@ -1,0 +1,144 @@
+"""The endpoint on a real cluster: up, asked by its command line, and down without a trace."""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import torch
+from click.testing import CliRunner
+
+from raylora.cli.main import cli
+from raylora.cluster import applications
+from raylora.cluster.connect import Cluster
+from raylora.config.model_spec import DType, ModelSource, ModelSpec
+from raylora.config.train_spec import LoraSpec, TrackingSpec
+from raylora.lora.attach import attach, save_adapter
+from raylora.lora.base import load_base
+from raylora.lora.devices import pick
+from raylora.lora.sources import fetch
+from raylora.tracking.location import tracking_uri
+from raylora.tracking.promotion import promote
+from raylora.tracking.registry import Registry
+from raylora.tracking.run import RunStatus
+from raylora.tracking.runs import open_run
+
+SYSTEM = "Answer in JSON."
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def model(tiny_base: Path) -> ModelSpec:
+    return ModelSpec(
+        source=ModelSource.PATH, id=str(tiny_base), name="tiny", dtype=DType.FP32, max_length=256
+    )
+
+
+@pytest.fixture
+def outputs(model: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An outputs folder whose registry has tones@1, the champion."""
+    monkeypatch.setenv("RAYLORA_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "outputs"
+    local = fetch(model, tmp_path / "cache")
+    peft_model = attach(load_base(local, model, pick()), LoraSpec(r=4), seed=1)
+    for name, parameter in peft_model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    lineage = {"spec": {"data": {"system_prompt": SYSTEM}}}
+    save_adapter(peft_model, tmp_path / "adapter", local, lineage)
+    uri = tracking_uri(TrackingSpec(), str(folder))
+    run = open_run(uri, "default", "20260101-000000-abcdef", "tones", params={}, tags={})
+    registry = Registry(uri)
+    version = registry.register("tones", run, tmp_path / "adapter", tags={})
+    promote(registry, str(version))
+    run.finish(RunStatus.FINISHED)
+    return folder
+
+
+@pytest.fixture
+def raylora() -> Callable[..., str]:
+    """Run a command; its stdout."""
+
+    def run(*arguments: str, exit_code: int = 0) -> str:
+        result = CliRunner().invoke(cli, list(arguments))
+        assert result.exit_code == exit_code, result.output
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture
+def endpoint(
+    local_cluster: Cluster, model: ModelSpec, outputs: Path, raylora: Callable[..., str]
+) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    told = raylora(
+        "serve",
+        "up",
+        f"outputs={outputs}",
+        f"port={port}",
+        f"model.id={model.id}",
+        "model.source=path",
+        "model.name=tiny",
+        "model.dtype=fp32",
+        "model.max_length=256",
+        "--output",
+        "json",
+    )
+    yield json.loads(told)["url"]
+    applications.shut_down(local_cluster)
+
+
+def test_an_endpoint_goes_up_answers_and_leaves_nothing(
+    endpoint: str, local_cluster: Cluster, raylora: Callable[..., str]
+):
+    def chat(name: str) -> httpx.Response:
+        body = {
+            "model": name,
+            "messages": [{"role": "user", "content": "hi"}],
+            "temperature": 0,
+            "max_tokens": 8,
+        }
+        return httpx.post(f"{endpoint}/chat/completions", json=body, timeout=60)
+
+    answers = {name: chat(name) for name in ("tiny", "tones", "tones@1", "tones@champion")}
+    assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(
+        answers, 200
+    )
+    assert answers["tiny"].json()["model"] == "tiny"
+    by_adapter = [answers[name] for name in ("tones", "tones@1", "tones@champion")]
+    assert {answer.headers["x-raylora-adapter"] for answer in by_adapter} == {"tones@1"}
+    texts = {answer.json()["choices"][0]["message"]["content"] for answer in by_adapter}
+    assert len(texts) == 1
+    assert answers["tiny"].json()["choices"][0]["message"]["content"] not in texts
+    unknown = chat("tonnes")
+    assert unknown.status_code == 404
+    assert "tones" in unknown.json()["error"]["message"]
+
+    root = endpoint.removesuffix("/v1")
+    spoken = json.loads(
+        raylora("chat", "hi", "-m", "tiny", "-m", "tones", "--endpoint", root, "-o", "json")
+    )
+    assert [answer["model"] for answer in spoken] == ["tiny", "tones@1"]
+    status = json.loads(raylora("serve", "status", "-o", "json"))
+    assert status["applications"][0]["state"] == "RUNNING"
+    assert [entry["system_prompt"] for entry in status["adapters"]] == [SYSTEM]
+
+    other_port = raylora("serve", "up", "port=9", "-o", "json", exit_code=1)
+    assert other_port == ""
+
+    assert json.loads(raylora("serve", "down", "-o", "json")) == {"stopped": ["raylora"]}
+    assert applications.status(local_cluster).applications == ()
+    assert [name for name in process_names() if name.startswith("ray::ServeReplica")] == []
+    with pytest.raises(httpx.ConnectError):
+        chat("tiny")
+
+
+def process_names() -> list[str]:
+    return [
+        " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
+    ]
