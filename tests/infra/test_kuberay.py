@@ -26,13 +26,13 @@ CLUSTER_SPEC: dict[str, Callable[[Resource], Any]] = {
 }
 
 
-@pytest.fixture(params=OVERLAYS)
+@pytest.fixture(params=OVERLAYS, scope="module")
 def resources(request: pytest.FixtureRequest, infra: Path) -> dict[tuple[str, str], Resource]:
     """The resources of one overlay by kind and name."""
     return {identity(each): each for each in build(infra / "kubernetes" / request.param)}
 
 
-@pytest.fixture(params=sorted(CLUSTER_SPEC))
+@pytest.fixture(params=sorted(CLUSTER_SPEC), scope="module")
 def ray_resource(
     request: pytest.FixtureRequest, resources: dict[tuple[str, str], Resource]
 ) -> Resource:

@@ -15,13 +15,13 @@ OVERLAYS = ("base", "overlays/cpu", "overlays/gpu")
 SECRET_WORDS = ("PASSWORD", "SECRET", "ACCESS_KEY", "TOKEN")
 
 
-@pytest.fixture(params=OVERLAYS)
+@pytest.fixture(params=OVERLAYS, scope="module")
 def overlay(request: pytest.FixtureRequest, infra: Path) -> Path:
     """The folder of one kustomization."""
     return infra / "kubernetes" / request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def resources(overlay: Path) -> list[Resource]:
     """What it builds."""
     return build(overlay)
