@@ -55,18 +55,7 @@ def up(
     chosen = [f"adapters=[{','.join(adapters)}]"] if adapters else []
     spec = load_serve(config, [*overrides, *chosen]).spec
     cluster = connect(address)
-    client = JobClient(cluster)
-    refuse_other_endpoint(spec, applications.status(cluster))
-    _require_room(spec, client)
-    settled = submission.settle(spec, is_local=cluster.is_local, base=Path.cwd())
-    job_id = client.submit(
-        PROGRAM_UP,
-        [SPEC_NAME],
-        build(submission.as_yaml(settled)),
-        name=spec.name,
-        env=_environment(spec, cluster),
-    )
-    _follow(client, job_id)
+    start_endpoint(spec, cluster)
     state = applications.status(cluster)
     emit(_summary(state), output)
     if cluster.is_local:
@@ -114,6 +103,22 @@ def down(name: str | None, address: str | None, output: str) -> None:
     else:
         applications.shut_down(cluster)
     emit({"stopped": [chosen] if chosen else []}, output)
+
+
+def start_endpoint(spec: ServeSpec, cluster: Cluster) -> None:
+    """Start the endpoint and wait until it answers; JobFailed with the log's end if it does not."""
+    client = JobClient(cluster)
+    refuse_other_endpoint(spec, applications.status(cluster))
+    _require_room(spec, client)
+    settled = submission.settle(spec, is_local=cluster.is_local, base=Path.cwd())
+    job_id = client.submit(
+        PROGRAM_UP,
+        [SPEC_NAME],
+        build(submission.as_yaml(settled)),
+        name=spec.name,
+        env=_environment(spec, cluster),
+    )
+    _follow(client, job_id)
 
 
 def refuse_other_endpoint(spec: ServeSpec, running: ServeStatus) -> None:

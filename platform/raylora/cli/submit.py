@@ -80,15 +80,21 @@ def announce(submitted: Submitted, cluster: Cluster) -> None:
         note(f"  shipped {file.source} ({file.size / 1e6:.2f} MB) for {file.key}")
 
 
-def finish(outcome: Outcome, output: str) -> None:
-    """Print the result of a followed job and what to do next; JobFailed where it failed."""
-    job, progress = outcome.job, outcome.progress
+def require_success(outcome: Outcome) -> None:
+    """Raise JobFailed with the end of its log for a job that did not succeed."""
+    job = outcome.job
     if not job.state.ok:
-        tail = "\n".join(f"  {line}" for line in progress.tail)
+        tail = "\n".join(f"  {line}" for line in outcome.progress.tail)
         raise JobFailed(
             f"job {job.job_id} ended {job.state}: {_first_line(job.message)}\n{tail}".rstrip(),
             hint=f"raylora jobs logs {job.job_id}   (all of the log)",
         )
+
+
+def finish(outcome: Outcome, output: str) -> None:
+    """Print the result of a followed job and what to do next; JobFailed where it failed."""
+    require_success(outcome)
+    job, progress = outcome.job, outcome.progress
     result = progress.result
     summary: dict[str, Any] = {
         "job_id": job.job_id,

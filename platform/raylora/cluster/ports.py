@@ -17,9 +17,19 @@ def free_ports(count: int) -> list[int]:
     for port in random.SystemRandom().sample(range(FIRST, LAST + 1), LAST + 1 - FIRST):
         if len(found) == count:
             break
-        if _is_free(port):
+        if is_free(port):
             found.append(port)
     return found
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on the TCP port, on any interface."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
 
 
 def node_address() -> str:
@@ -30,12 +40,3 @@ def node_address() -> str:
     exists and Ray keeps it.
     """
     return "127.0.0.2" if sys.platform == "linux" else LOOPBACK
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True
