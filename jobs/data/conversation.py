@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, TypeAlias, cast
 
 MAX_LINE_BYTES: Final = 1_000_000
 """About 250,000 tokens, more than any context length trained here. A line is held in memory as a
@@ -20,11 +20,8 @@ class Role(StrEnum):
     ASSISTANT = "assistant"
 
 
-class Message(TypedDict):
-    """One turn, in the shape chat templates take."""
-
-    role: str
-    content: str
+Message: TypeAlias = dict[str, str]
+"""One turn, in the shape chat templates take: role and content."""
 
 
 class BadLine(Exception):

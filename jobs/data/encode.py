@@ -4,7 +4,7 @@ The sequence is what the model meets when it generates: each answer follows the 
 `chat_prompt` renders for it. A default system message of the template is in both, or in neither.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 from raylora.config.train_spec import DataSpec
 from raylora.engine.prompts import chat_prompt
 from raylora.errors import InvalidData
-from raylora.jobs.data.conversation import Role
+from raylora.jobs.data.conversation import Message, Role
 from raylora.jobs.data.rows import Rows
 
 IGNORED: Final = -100
@@ -43,10 +43,11 @@ def encode(rows: Rows, tokenizer: Any, data: DataSpec) -> list[Example]:
     does not render in a way that shows where the answers are.
     """
     examples: list[Example] = []
+    controls = _control_tokens(tokenizer)
     for row in rows:
         try:
-            example = _encode(row.conversation(data.system_prompt), tokenizer)
-        except (TemplateError, _UnclearMask) as error:
+            example = _encode(row.conversation(data.system_prompt), tokenizer, controls)
+        except (TemplateError, ValueError) as error:  # transformers raises ValueError
             raise InvalidData(
                 f"the chat template cannot be used: {error}",
                 file=rows.file,
@@ -72,22 +73,30 @@ def encode(rows: Rows, tokenizer: Any, data: DataSpec) -> list[Example]:
     return examples
 
 
-class _UnclearMask(Exception):
+class _UnclearMask(ValueError):
     """The place of an answer cannot be told from the rendered conversation."""
 
 
-def _encode(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Example:
+def _control_tokens(tokenizer: Any) -> frozenset[int]:
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset([*tokenizer.all_special_ids, *(i for i, token in added if token.special)])
+
+
+def _encode(messages: Sequence[Message], tokenizer: Any, controls: Container[int]) -> Example:
     input_ids = _render(tokenizer, messages)
     labels = [IGNORED] * len(input_ids)
     for turn, message in enumerate(messages):
         if message["role"] == Role.ASSISTANT:
-            start, stop = _answer(tokenizer, messages[: turn + 1], input_ids)
+            start, stop = _answer(tokenizer, messages[: turn + 1], input_ids, controls)
             labels[start:stop] = input_ids[start:stop]
     return Example(input_ids, labels)
 
 
 def _answer(
-    tokenizer: Any, messages: Sequence[Mapping[str, str]], input_ids: Sequence[int]
+    tokenizer: Any,
+    messages: Sequence[Message],
+    input_ids: list[int],
+    controls: Container[int],
 ) -> tuple[int, int]:
     """Where the last of these messages, up to its end-of-turn token, lies in the whole row.
 
@@ -97,29 +106,27 @@ def _answer(
     prompt = chat_prompt(tokenizer, messages[:-1])
     so_far = _render(tokenizer, messages)
     start = len(prompt)
-    if list(input_ids[:start]) != prompt:
+    if input_ids[:start] != prompt:
         raise _UnclearMask(
             f"the prompt of message {len(messages) - 1} is no prefix of the whole conversation; "
             "an answer that begins with white space can be the cause"
         )
-    if list(input_ids[: len(so_far)]) != so_far:
+    if input_ids[: len(so_far)] != so_far:
         raise _UnclearMask(
             f"message {len(messages) - 1} is rendered otherwise when more messages follow"
         )
     # A control token written inside the answer is encoded as plain text, so the first real one
     # is the template's. What follows it (a line break in ChatML) is never generated.
-    controls = set(tokenizer.all_special_ids)
-    ends = (i for i in range(start, len(so_far)) if so_far[i] in controls)
-    end = next(ends, None)
+    end = next((i for i in range(start, len(so_far)) if so_far[i] in controls), None)
     if end is None:
         raise _UnclearMask(f"no control token ends message {len(messages) - 1}")
     return start, end + 1
 
 
-def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
+def _render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     return list(
         tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
+            list(messages),
             tokenize=True,
             return_dict=False,
             sanitize_control_tokens=True,

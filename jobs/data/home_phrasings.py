@@ -38,9 +38,9 @@ _POWERED: Final = (
     "water pump", "humidifier", "massage chair", "scanner", "train set",
 )  # fmt: skip
 _NEW_POWERED: Final = (
-    "dehumidifier", "aquarium heater", "projector", "toaster", "night light", "game console",
-    "towel rail", "kettle", "fireplace", "steam iron", "chandelier", "jukebox", "telescope",
-    "incubator", "popcorn maker", "synthesizer",
+    "night light", "game console", "hot plate", "water cooler", "pool filter", "party lights",
+    "wall clock", "foot warmer", "home server", "snow machine", "door camera", "projector",
+    "toaster", "kettle", "fireplace", "wine cooler",
 )  # fmt: skip
 _DIALS: Final = (
     "thermostat", "lamp", "fan", "heater", "oven", "speaker", "air conditioner",
@@ -48,7 +48,7 @@ _DIALS: Final = (
     "radiator", "electric blanket", "stove", "sound bar", "treadmill", "spotlight", "stereo",
 )  # fmt: skip
 _NEW_DIALS: Final = (
-    "hot tub", "dimmer", "fridge", "wine cooler", "chandelier", "kiln",
+    "hot tub", "dimmer", "wine cooler", "fridge", "bath heater", "ice box",
 )  # fmt: skip
 _COVERS: Final = (
     "blinds", "curtains", "window", "garage door", "skylight", "roller shutter", "air vent",
@@ -56,7 +56,7 @@ _COVERS: Final = (
     "fly screen", "trapdoor", "letterbox",
 )  # fmt: skip
 _NEW_COVERS: Final = (
-    "awning", "canopy", "drapes", "cat flap", "louvers", "pergola roof",
+    "cat flap", "sun roof", "roof hatch", "air duct", "canopy", "rain cover",
 )  # fmt: skip
 _LOCKS: Final = (
     "front door", "gate", "safe", "side door", "medicine cabinet", "bike shed", "patio door",
@@ -64,7 +64,7 @@ _LOCKS: Final = (
     "balcony door", "chest", "freezer",
 )  # fmt: skip
 _NEW_LOCKS: Final = (
-    "mailbox", "wine rack", "barn door", "jewelry box", "fire exit", "turnstile",
+    "fire exit", "wine rack", "mailbox", "key box", "tool chest", "stage door",
 )  # fmt: skip
 _ROOMS: Final = (
     "kitchen", "living room", "bedroom", "bathroom", "hallway", "garage", "office",
@@ -75,8 +75,8 @@ _ROOMS: Final = (
     "cloakroom", "barn", "boathouse", "observatory", "orangery",
 )  # fmt: skip
 _NEW_ROOMS: Final = (
-    "attic", "pantry", "sauna", "conservatory", "music corner", "wine cellar", "gym", "foyer",
-    "mudroom", "greenhouse", "playroom", "loft", "veranda", "guest house",
+    "attic", "pantry", "gym", "greenhouse", "loft", "game room", "tea room", "music corner",
+    "guest house", "wine cellar", "art gallery", "ice rink", "boat deck", "pool hall",
 )  # fmt: skip
 
 _TIMES: Final = tuple(f"{h:02}:{m:02}" for h in range(24) for m in (0, 10, 15, 20, 30, 40, 45, 50))

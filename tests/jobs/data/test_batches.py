@@ -21,7 +21,7 @@ def examples(count: int) -> list[Example]:
 
 
 def plan(**fields) -> TrainingSpec:
-    return TrainingSpec(**{"global_batch_size": 8, "micro_batch_size": 2, **fields})
+    return TrainingSpec.model_validate({"global_batch_size": 8, "micro_batch_size": 2, **fields})
 
 
 def rows_of(micro_batches) -> list[int]:

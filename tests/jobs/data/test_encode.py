@@ -1,3 +1,4 @@
+import copy
 import json
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def test_a_row_that_is_too_long_is_named_with_sizes(tokenizer):
     ("template", "says"),
     [
         ("{{ raise_exception('no tools here') }}", "no tools here"),
+        (None, "chat_template is not set"),
         # Drops the answer: the prompt, which ends with an assistant header, is no prefix.
         (
             "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}<|im_end|>"
@@ -113,6 +115,14 @@ def test_a_template_that_hides_the_answers_is_refused(make_tokenizer, template, 
     with pytest.raises(InvalidData, match=says) as caught:
         encode(rows(CHAT), make_tokenizer(template), DataSpec())
     assert caught.value.line == 1
+
+
+def test_an_answer_that_melts_into_its_prompt_is_refused(tokenizer):
+    # The template's line break and the answer's make one token of their own.
+    merging = copy.deepcopy(tokenizer)
+    merging.add_tokens(["\n\n"])
+    with pytest.raises(InvalidData, match="begins with white space"):
+        encode(rows([("user", "hello"), ("assistant", "\nhi")]), merging, DataSpec())
 
 
 def test_a_row_without_a_supervised_token_is_refused(make_tokenizer):
