@@ -58,6 +58,14 @@ def test_worker_prefix_and_colour_codes_do_not_hide_an_event(
     assert events.parse(prefixed) == event
 
 
+def test_a_replaced_print_has_no_part_in_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.print", lambda *_, **__: pytest.fail("Ray Train's print"))
+    events.emit(STEP)
+    assert events.parse(capsys.readouterr().out) == STEP
+
+
 @pytest.mark.parametrize(
     "line",
     [

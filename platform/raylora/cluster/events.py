@@ -6,6 +6,7 @@ worker's line, so a reader looks for the marker anywhere in the line.
 
 import json
 import math
+import sys
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -77,8 +78,10 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 def emit(event: Event) -> None:
     """Print the event's line at once: a buffered event is a display that stands still."""
-    # stdout is the protocol; one write, so that two threads cannot interleave within a line.
-    print(f"{MARKER}{json.dumps(as_dict(event))}\n", end="", flush=True)  # noqa: T201
+    # Not print(): Ray Train replaces it in its workers by one that prints and logs, so that each
+    # line comes twice. And one write, so that two threads cannot interleave within a line.
+    sys.stdout.write(f"{MARKER}{json.dumps(as_dict(event))}\n")
+    sys.stdout.flush()
 
 
 def parse(line: str) -> Event | None:

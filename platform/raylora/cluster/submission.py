@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
-
 from raylora.cluster import capacity, job_record
 from raylora.cluster.bundle import SPEC_NAME, Bundle, build
 from raylora.cluster.connect import Cluster
 from raylora.cluster.job_info import JobInfo
 from raylora.cluster.job_record import JobRecord
 from raylora.cluster.jobs import RUN_ID, JobClient
+from raylora.config.compose import resolved_yaml
 from raylora.config.model_spec import ModelSource
 from raylora.config.places import run_dir
 from raylora.config.serve_spec import ServeSpec
@@ -134,7 +133,7 @@ def spec_files(spec: TrainSpec, base: Path, *, is_local: bool = True) -> Mapping
 
 def as_yaml(spec: TrainSpec | ServeSpec) -> str:
     """Return the spec as the YAML that programs on the cluster read."""
-    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return resolved_yaml(spec)
 
 
 def run_folder(spec: TrainSpec, run_id: str) -> Path:
