@@ -1,6 +1,7 @@
 """`raylora quickstart`: the whole path on one machine, from a YAML to an answer over HTTP."""
 
 import json
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -172,13 +173,14 @@ def _next(
     spec: TrainSpec, result: ResultEvent, sample: Mapping[str, Any], keep: bool
 ) -> list[str]:
     """Commands that work as they stand, in this order."""
-    request = sample["prompt"][-1]["content"]
+    request = shlex.quote(sample["prompt"][-1]["content"])
+    names = f"--model {spec.model.name} --model {spec.adapter_name}"
     up = [] if keep else ["raylora serve up"]
     return [
         f"raylora runs show {result.run_id}",
         f"raylora adapters show {result.adapter}",
         *up,
-        f"raylora chat --model {spec.adapter_name} --model {spec.model.name} {json.dumps(request)}",
+        f"raylora chat {names} {request}",
         "raylora serve down",
         "raylora cluster down",
     ]

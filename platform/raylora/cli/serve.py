@@ -106,7 +106,7 @@ def down(name: str | None, address: str | None, output: str) -> None:
 
 
 def start_endpoint(spec: ServeSpec, cluster: Cluster) -> None:
-    """Start the endpoint and wait until it answers; JobFailed with the log's end if it does not."""
+    """Start the endpoint and wait until it answers; JobFailed where it does not."""
     client = JobClient(cluster)
     refuse_other_endpoint(spec, applications.status(cluster))
     _require_room(spec, client)
