@@ -24,7 +24,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     from raylora.serve.replica import Replica
 
     batching = spec.batching
-    ingress = serve.deployment(
+    ingress: Any = serve.deployment(
         serve.ingress()(Replica),
         name=INGRESS,
         num_replicas=spec.num_replicas,

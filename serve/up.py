@@ -65,7 +65,7 @@ def wait_until_healthy(spec: ServeSpec) -> None:
     with httpx.Client(trust_env=False, timeout=ANSWER_S) as client:
         while True:
             try:
-                if client.get(url).status_code == httpx.codes.OK:
+                if client.get(url).is_success:
                     return
                 reason = "another server is there"
             except httpx.HTTPError as error:

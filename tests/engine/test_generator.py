@@ -55,8 +55,8 @@ def drain(engine: Engine) -> dict[str, Completion]:
 
 
 @pytest.fixture
-def engine(small_llama, byte_tokenizer, base_only) -> Engine:
-    return Engine(small_llama, byte_tokenizer, base_only, max_batch_size=6)
+def engine(small_llama, tiny_tokenizer, base_only) -> Engine:
+    return Engine(small_llama, tiny_tokenizer, base_only, max_batch_size=6)
 
 
 def test_rows_of_any_length_get_the_tokens_of_plain_generation(engine, small_llama):
@@ -81,7 +81,7 @@ def test_rows_that_join_midway_change_nothing(engine, small_llama):
         assert list(finished[wanted.id].token_ids) == plain_greedy(small_llama, wanted)
 
 
-def test_pieces_join_to_the_text_and_the_text_is_the_decoded_tokens(engine, byte_tokenizer):
+def test_pieces_join_to_the_text_and_the_text_is_the_decoded_tokens(engine, tiny_tokenizer):
     requests = random_requests(10)
     pieces: dict[str, str] = {}
     for wanted in requests:
@@ -93,18 +93,18 @@ def test_pieces_join_to_the_text_and_the_text_is_the_decoded_tokens(engine, byte
             if event.completion:
                 finished[event.id] = event.completion
     for name, completion in finished.items():
-        whole = byte_tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+        whole = tiny_tokenizer.decode(completion.token_ids, skip_special_tokens=True)
         assert pieces[name] == completion.text
         assert completion.text == whole.rstrip("\ufffd")
 
 
-def test_an_end_token_ends_the_row(small_llama, byte_tokenizer, base_only):
+def test_an_end_token_ends_the_row(small_llama, tiny_tokenizer, base_only):
     wanted = request("a", [50, 60, 70], 20)
     third = plain_greedy(small_llama, wanted)[2]
     before = small_llama.generation_config.eos_token_id
     small_llama.generation_config.eos_token_id = [third, 2]
     try:
-        engine = Engine(small_llama, byte_tokenizer, base_only, max_batch_size=2)
+        engine = Engine(small_llama, tiny_tokenizer, base_only, max_batch_size=2)
     finally:
         small_llama.generation_config.eos_token_id = before
     [completion] = generate(engine, [wanted])
@@ -121,16 +121,16 @@ def test_a_stop_string_ends_the_text_before_it(engine):
     assert stopped.text == free.text[: free.text.index(stop)]
 
 
-def test_the_context_length_ends_an_answer(small_llama, byte_tokenizer, base_only):
-    engine = Engine(small_llama, byte_tokenizer, base_only, max_batch_size=2, max_length=16)
+def test_the_context_length_ends_an_answer(small_llama, tiny_tokenizer, base_only):
+    engine = Engine(small_llama, tiny_tokenizer, base_only, max_batch_size=2, max_length=16)
     [completion] = generate(engine, [request("a", range(10, 20), 100)])
     assert completion.finish_reason is FinishReason.LENGTH
     assert len(completion.token_ids) == 6
 
 
 @pytest.mark.parametrize(("length", "said"), [(0, "empty"), (16, "16 tokens.* is 16")])
-def test_a_prompt_that_cannot_fit_is_refused(small_llama, byte_tokenizer, base_only, length, said):
-    engine = Engine(small_llama, byte_tokenizer, base_only, max_batch_size=2, max_length=16)
+def test_a_prompt_that_cannot_fit_is_refused(small_llama, tiny_tokenizer, base_only, length, said):
+    engine = Engine(small_llama, tiny_tokenizer, base_only, max_batch_size=2, max_length=16)
     with pytest.raises(InvalidRequest, match=said):
         engine.add(request("a", [9] * length))
     assert not engine.has_work
@@ -148,8 +148,8 @@ def test_a_cancelled_row_is_gone_at_the_next_step_and_the_others_stay_right(engi
     assert list(drain(engine)["kept"].token_ids) == plain_greedy(small_llama, kept)
 
 
-def test_a_waiting_row_can_be_cancelled(small_llama, byte_tokenizer, base_only):
-    engine = Engine(small_llama, byte_tokenizer, base_only, max_batch_size=1)
+def test_a_waiting_row_can_be_cancelled(small_llama, tiny_tokenizer, base_only):
+    engine = Engine(small_llama, tiny_tokenizer, base_only, max_batch_size=1)
     engine.add(request("first", [5, 6], 3))
     engine.add(request("second", [5, 6], 3))
     engine.step()
@@ -181,8 +181,8 @@ class FailingStep:
         return nullcontext()
 
 
-def test_a_failed_step_ends_its_rows_and_the_engine_goes_on(small_llama, byte_tokenizer):
-    engine = Engine(small_llama, byte_tokenizer, FailingStep(), max_batch_size=4)
+def test_a_failed_step_ends_its_rows_and_the_engine_goes_on(small_llama, tiny_tokenizer):
+    engine = Engine(small_llama, tiny_tokenizer, FailingStep(), max_batch_size=4)
     completions = generate(engine, [request("a", [5, 6]), request("b", [7, 8])])
     assert {c.finish_reason for c in completions} == {FinishReason.ERROR}
     later = request("c", [9, 10])

@@ -18,15 +18,15 @@ def pieces(tokenizer, text: str, stop: tuple[str, ...] = ()) -> tuple[list[str],
     return told, stream.stopped
 
 
-def test_characters_of_many_tokens_come_out_whole(byte_tokenizer):
-    told, _ = pieces(byte_tokenizer, SENTENCE)
+def test_characters_of_many_tokens_come_out_whole(tiny_tokenizer):
+    told, _ = pieces(tiny_tokenizer, SENTENCE)
     assert "".join(told) == SENTENCE
     assert not any("\ufffd" in piece for piece in told)
 
 
-def test_a_character_that_never_ends_is_left_out(byte_tokenizer):
-    stream = TextStream(byte_tokenizer)
-    tokens = byte_tokenizer.encode("a\U0001f600", add_special_tokens=False)
+def test_a_character_that_never_ends_is_left_out(tiny_tokenizer):
+    stream = TextStream(tiny_tokenizer)
+    tokens = tiny_tokenizer.encode("a\U0001f600", add_special_tokens=False)
     told = "".join(stream.push(token) for token in tokens[:-1]) + stream.finish()
     assert told == "a"
 
@@ -40,19 +40,19 @@ def test_a_character_that_never_ends_is_left_out(byte_tokenizer):
         (("done!",), SENTENCE),
     ],
 )
-def test_text_ends_before_the_first_stop_string(byte_tokenizer, stop, expected):
-    told, stopped = pieces(byte_tokenizer, SENTENCE, stop)
+def test_text_ends_before_the_first_stop_string(tiny_tokenizer, stop, expected):
+    told, stopped = pieces(tiny_tokenizer, SENTENCE, stop)
     assert "".join(told) == expected
     assert stopped == (expected != SENTENCE)
 
 
-def test_no_beginning_of_a_stop_string_is_passed_on_early(byte_tokenizer):
-    told, stopped = pieces(byte_tokenizer, "one END two", ("END",))
+def test_no_beginning_of_a_stop_string_is_passed_on_early(tiny_tokenizer):
+    told, stopped = pieces(tiny_tokenizer, "one END two", ("END",))
     assert stopped
     assert all("E" not in piece for piece in told)
 
 
-def test_a_repeated_beginning_still_finds_the_stop_string(byte_tokenizer):
-    told, stopped = pieces(byte_tokenizer, "aaab", ("aab",))
+def test_a_repeated_beginning_still_finds_the_stop_string(tiny_tokenizer):
+    told, stopped = pieces(tiny_tokenizer, "aaab", ("aab",))
     assert stopped
     assert "".join(told) == "a"

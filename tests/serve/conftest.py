@@ -1,14 +1,15 @@
 """An endpoint with an engine that repeats the prompt, and a registry in memory."""
 
 import threading
+import time
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from raylora.config.serve_spec import BatchingSpec
 from raylora.engine.request import Completion, Event, FinishReason, Request
@@ -30,31 +31,18 @@ CHAT_TEMPLATE = (
 )
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: i for i, token in enumerate(["<|end|>", *alphabet])}
-    backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>"
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
-
-
 class EchoEngine:
     """Answers with the adapter's key and the prompt, one token a step, then the end token."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.rows: dict[str, tuple[Row, list[int]]] = {}
         self.cancelled: list[str] = []
         self.may_step = threading.Event()
         self.may_step.set()
-        self.stepped = threading.Event()
         self.requests: list[Request] = []
         self.fails_after = -1
+        self.step_seconds = 0.0
 
     @property
     def has_work(self) -> bool:
@@ -72,7 +60,7 @@ class EchoEngine:
 
     def step(self) -> list[Event]:
         self.may_step.wait(10)
-        self.stepped.set()
+        time.sleep(self.step_seconds)
         events: list[Event] = []
         for row, reply in list(self.rows.values()):
             if len(row.tokens) == self.fails_after:
@@ -159,8 +147,10 @@ def residency(registry: MemoryRegistry, slots: MemorySlots) -> Residency:
 
 
 @pytest.fixture
-def engine() -> EchoEngine:
-    return EchoEngine(byte_tokenizer())
+def engine(tiny_tokenizer: Any) -> EchoEngine:
+    tokenizer = deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return EchoEngine(tokenizer)
 
 
 @pytest.fixture

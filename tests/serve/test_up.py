@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 import torch
 from click.testing import CliRunner
 
 from raylora.cli.main import cli
-from raylora.cluster import applications
+from raylora.cluster import applications, head
 from raylora.cluster.connect import Cluster
 from raylora.config.model_spec import DType, ModelSource, ModelSpec
 from raylora.config.train_spec import LoraSpec, TrackingSpec
@@ -115,6 +114,7 @@ def test_an_endpoint_goes_up_answers_and_leaves_nothing(
     texts = {answer.json()["choices"][0]["message"]["content"] for answer in by_adapter}
     assert len(texts) == 1
     assert answers["tiny"].json()["choices"][0]["message"]["content"] not in texts
+    assert len(serve_processes()) >= 3
     unknown = chat("tonnes")
     assert unknown.status_code == 404
     assert "tones" in unknown.json()["error"]["message"]
@@ -133,12 +133,16 @@ def test_an_endpoint_goes_up_answers_and_leaves_nothing(
 
     assert json.loads(raylora("serve", "down", "-o", "json")) == {"stopped": ["raylora"]}
     assert applications.status(local_cluster).applications == ()
-    assert [name for name in process_names() if name.startswith("ray::ServeReplica")] == []
+    assert serve_processes() == []
     with pytest.raises(httpx.ConnectError):
         chat("tiny")
 
 
-def process_names() -> list[str]:
-    return [
-        " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
-    ]
+def serve_processes() -> list[str]:
+    """What the suite's own head runs for Ray Serve."""
+    state = head.running()
+    assert state is not None
+    assert state.process is not None
+    titles = [" ".join(child.cmdline()) for child in state.process.children(recursive=True)]
+    actors = [title for title in titles if title.startswith("ray::")]
+    return [title for title in actors if "Serve" in title or "Proxy" in title]

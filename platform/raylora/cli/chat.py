@@ -96,7 +96,7 @@ def emit_answers(answers: Sequence[Answer], output: str) -> None:
 def _system_prompts(
     client: EndpointClient, models: Sequence[str], fixed: str | None
 ) -> list[str | None]:
-    """The fixed one for all, or each adapter's own; the base gets that of the adapter beside it."""
+    """The fixed one for all, or each adapter's own; the base gets that of one beside it."""
     if fixed is not None:
         return [fixed for _ in models]
     own = [client.system_prompt(model) for model in models]

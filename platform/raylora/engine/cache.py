@@ -57,7 +57,8 @@ class BatchCache(Cache):
         width = max(lengths)
         rows = self.rows
         self._reserve(rows + len(lengths), max(width, self.width), 0, prefilled)
-        for layer, source in zip(self.layers, prefilled.layers, strict=True):
+        sources: list[Any] = prefilled.layers
+        for layer, source in zip(self.layers, sources, strict=True):
             layer.write(rows, self._end, source.keys[:, :, -width:], source.values[:, :, -width:])
         self._align([*self._starts, *(self._end - length for length in lengths)])
 

@@ -1,0 +1,168 @@
+"""Which version a name means, and which versions are loaded."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from raylora.errors import InvalidAdapter, NotFound
+from raylora.serve import catalogue as catalogue_module
+from raylora.serve.catalogue import Catalogue
+from raylora.serve.residency import AdapterState, Residency
+
+
+def served(residency: Residency, *models: str) -> list[str]:
+    """What answers each model, asked one after another."""
+
+    async def ask() -> list[str]:
+        leases = []
+        for model in models:
+            lease = await residency.acquire(model)
+            lease.release()
+            leases.append(lease.name)
+        return leases
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("tiny", "tiny"),
+        ("home", "home@2"),
+        ("home@champion", "home@2"),
+        ("home@next", "home@3"),
+        ("home@1", "home@1"),
+        ("sums", "sums@1"),
+    ],
+)
+def test_a_name_is_its_champion_or_else_its_newest_version(residency, model, expected):
+    assert served(residency, model) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("model", "near"),
+    [("homme", "home"), ("home@7", "home@3"), ("sums@champion", ""), ("a/b", "")],
+)
+def test_what_is_not_there_names_what_is_near(residency, slots, model, near):
+    with pytest.raises(NotFound) as caught:
+        served(residency, model)
+    assert near in f"{caught.value.message} {caught.value.hint}"
+    assert slots.keys == []
+
+
+def test_a_version_is_loaded_once_however_many_ask(residency, registry, slots):
+    async def ask() -> None:
+        leases = await asyncio.gather(*(residency.acquire("home") for _ in range(20)))
+        for lease in leases:
+            lease.release()
+
+    asyncio.run(ask())
+    assert registry.fetched == ["home@2"]
+    assert slots.keys == ["home@2"]
+    assert registry.reads == 1
+
+
+def test_a_client_that_goes_away_leaves_the_load_to_the_others(residency, slots):
+    async def ask() -> str:
+        first = asyncio.ensure_future(residency.acquire("home"))
+        second = asyncio.ensure_future(residency.acquire("home"))
+        await asyncio.sleep(0)
+        first.cancel()
+        return (await second).name
+
+    assert asyncio.run(ask()) == "home@2"
+    assert slots.keys == ["home@2"]
+
+
+def test_the_version_unused_longest_makes_room(residency, slots):
+    served(residency, "home@1", "home@2", "home@1", "home@3")
+    assert slots.keys == ["home@1", "home@3"]
+
+
+def test_a_version_that_answers_is_not_unloaded(residency, slots):
+    async def ask() -> None:
+        held = await residency.acquire("home@1")
+        (await residency.acquire("home@2")).release()
+        (await residency.acquire("home@3")).release()
+        held.release()
+
+    asyncio.run(ask())
+    assert slots.keys == ["home@1", "home@3"]
+
+
+def test_with_every_version_in_use_another_is_refused(residency, slots):
+    async def ask() -> None:
+        await residency.acquire("home@1")
+        await residency.acquire("home@2")
+        await residency.acquire("home@3")
+
+    with pytest.raises(InvalidAdapter, match="slots"):
+        asyncio.run(ask())
+    assert slots.keys == ["home@1", "home@2"]
+
+
+def test_a_bad_version_is_refused_and_not_tried_again_at_once(residency, registry, slots):
+    registry.broken.add("home@2")
+    served(residency, "home@1")
+    for _ in range(5):
+        with pytest.raises(InvalidAdapter, match="another base"):
+            served(residency, "home")
+    assert registry.fetched == ["home@1", "home@2"]
+    assert slots.keys == ["home@1"]
+    assert [r.state for r in residency.residents] == [AdapterState.READY, AdapterState.FAILED]
+
+
+def test_preloading_goes_on_past_a_bad_version(residency, registry, slots):
+    registry.broken.add("home@2")
+    asyncio.run(residency.preload(()))
+    assert slots.keys == ["sums@1"]
+
+
+def test_an_alias_that_moves_is_followed(residency, registry, monkeypatch):
+    assert served(residency, "home") == ["home@2"]
+    registry.put("home", 3, champion=3)
+    assert served(residency, "home") == ["home@2"]
+    monkeypatch.setattr(catalogue_module, "FRESH_S", 0.0)
+    assert served(residency, "home") == ["home@3"]
+
+
+def test_unknown_names_do_not_reach_the_registry_each_time(residency, registry):
+    for i in range(50):
+        with pytest.raises(NotFound):
+            served(residency, f"nobody{i}")
+    assert registry.reads == 1
+    assert registry.fetched == []
+
+
+def test_only_the_names_of_the_spec_are_served(registry, slots):
+    catalogue = Catalogue(registry.list, frozenset({"sums"}))
+    residency = Residency("tiny", catalogue, registry, slots)
+    assert served(residency, "sums") == ["sums@1"]
+    with pytest.raises(NotFound):
+        served(residency, "home")
+
+
+def test_a_slow_registry_delays_a_request_only_so_long(registry, slots, monkeypatch):
+    def slow() -> list:
+        import time
+
+        time.sleep(0.3)
+        return registry.list()
+
+    monkeypatch.setattr(catalogue_module, "PATIENCE_S", 0.01)
+    residency = Residency("tiny", Catalogue(slow), registry, slots)
+
+    async def ask() -> str:
+        with pytest.raises(NotFound):
+            await residency.acquire("home")
+        await asyncio.sleep(0.5)
+        return (await residency.acquire("home")).name
+
+    assert asyncio.run(ask()) == "home@2"
+
+
+def test_the_system_prompt_comes_from_the_lineage(residency):
+    served(residency, "home")
+    [resident] = residency.residents
+    assert resident.system_prompt == f"You are {Path('home@2')}."
