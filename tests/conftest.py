@@ -45,7 +45,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def tiny_config() -> LlamaConfig:
-    """Two layers, grouped query attention, tied head. Sizes are multiples of 64 so that nf4 fits."""
+    """Two layers, grouped query attention, tied head; multiples of 64, so that nf4 fits."""
     return LlamaConfig(
         vocab_size=259,
         hidden_size=64,

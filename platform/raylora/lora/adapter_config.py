@@ -1,9 +1,9 @@
 """adapter_config.json, read as the untrusted input it is.
 
 PEFT acts on many of its keys: it allocates by `r`, imports by `auto_mapping`, changes the base by
-`init_lora_weights: pissa`. Here every key of peft 0.21's LoraConfig is known, those that would need
-more than plain A and B matrices on frozen linear layers must hold their neutral value, and unknown
-keys are refused.
+`init_lora_weights: pissa`. Here every key of peft 0.21's LoraConfig is known, those that would
+need more than plain A and B matrices on frozen linear layers must hold their neutral value, and
+unknown keys are refused.
 """
 
 import math

@@ -73,7 +73,7 @@ def locked(path: Path) -> Iterator[None]:
     The kernel frees it when the holder dies, so there are no stale locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
+    with path.open("ab") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

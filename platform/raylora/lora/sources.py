@@ -39,7 +39,8 @@ def fetch(model: ModelSpec, cache: Path) -> LocalModel:
     """Bring the base model to this machine. A model that is in the cache costs a file read.
 
     Safe when processes race: one does the work, the others wait for it. Raises Unreachable where
-    the source does not answer, NotFound where it has no such model, NotAuthorised where it refuses.
+    the source does not answer, NotFound where it has no such model, NotAuthorised where it
+    refuses.
     """
     return _SOURCES[model.source](model, cache)
 
