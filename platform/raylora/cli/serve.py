@@ -188,12 +188,16 @@ def _environment(spec: ServeSpec, cluster: Cluster) -> dict[str, str]:
 def _follow(client: JobClient, job_id: str) -> None:
     """Show the job's stages; JobFailed with the end of its log where it fails."""
     progress = Progress()
-    for line in client.follow(job_id):
-        event = events.parse(line)
-        if event is None:
-            progress.tail.append(line)
-        else:
-            note(plain(event))
+    try:
+        for line in client.follow(job_id):
+            event = events.parse(line)
+            if event is None:
+                progress.tail.append(line)
+            else:
+                note(plain(event))
+    except KeyboardInterrupt:
+        note(f"\njob {job_id} goes on: raylora serve status shows it, raylora serve down ends it")
+        raise
     job = client.status(job_id)
     if not job.state.ok:
         raise JobFailed(

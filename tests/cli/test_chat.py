@@ -1,0 +1,150 @@
+"""raylora chat against a small endpoint."""
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from raylora.cli.main import cli
+
+CARDS = [
+    {"id": "tiny", "root": "tiny", "parent": None},
+    {"id": "home", "root": "home@2", "parent": "tiny"},
+]
+
+
+class Endpoint(ThreadingHTTPServer):
+    """Answers with the name and the messages it was sent; `breaks` ends streams early."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.bodies: list[dict[str, Any]] = []
+        self.breaks: dict[str, Any] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Endpoint
+
+    def do_GET(self) -> None:
+        cards = {f"/v1/models/{card['id']}": card for card in CARDS}
+        known: dict[str, Any] = {
+            **cards,
+            "/v1/models": {"data": CARDS},
+            "/v1/adapters/home@2": {"id": "home@2", "system_prompt": "Be brief."},
+        }
+        if self.path in known:
+            self.reply(200, json.dumps(known[self.path]))
+        else:
+            self.reply(404, json.dumps({"error": {"message": f"no model {self.path}"}}))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.bodies.append(body)
+        model = "home@2" if body["model"] == "home" else body["model"]
+        chunks: list[dict[str, Any]] = [
+            {"model": model, "choices": [{"delta": {"content": piece}, "finish_reason": None}]}
+            for piece in ("[bold]", "said ", body["messages"][-1]["content"])
+        ]
+        if self.server.breaks is not None:
+            chunks = [chunks[0], self.server.breaks]
+        else:
+            chunks.append({"model": model, "choices": [{"delta": {}, "finish_reason": "stop"}]})
+            usage = {"completion_tokens": 3}
+            chunks.append({"model": model, "choices": [], "usage": usage})
+        events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+        self.reply(200, events + "data: [DONE]\n\n")
+
+    def reply(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    server = Endpoint()
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def chat(endpoint: Endpoint, *arguments: str, **extra: Any):
+    return CliRunner().invoke(cli, ["chat", *arguments, "--endpoint", endpoint.url], **extra)
+
+
+def test_an_answer_is_streamed_to_stdout_and_its_version_to_stderr(endpoint):
+    result = chat(endpoint, "hello", "-m", "home")
+    assert result.exit_code == 0
+    assert result.stdout == "[bold]said hello\n"
+    assert "home@2: 3 tokens" in result.stderr
+
+
+def test_the_first_adapter_and_its_own_system_prompt_are_taken(endpoint):
+    chat(endpoint, "hello")
+    [body] = endpoint.bodies
+    assert body["model"] == "home"
+    assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert body["temperature"] == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "first"),
+    [
+        (["--system", "Sing."], {"role": "system", "content": "Sing."}),
+        (["--no-system"], {"role": "user", "content": "hello"}),
+    ],
+)
+def test_the_system_prompt_can_be_another_or_none(endpoint, option, first):
+    chat(endpoint, "hello", "-m", "home", *option)
+    assert endpoint.bodies[0]["messages"][0] == first
+
+
+def test_several_models_get_the_same_prompt_and_answer_side_by_side(endpoint):
+    result = chat(endpoint, "hello", "-m", "tiny", "-m", "home", "--output", "json")
+    answers = json.loads(result.stdout)
+    assert [answer["model"] for answer in answers] == ["tiny", "home@2"]
+    assert endpoint.bodies[0]["messages"] == endpoint.bodies[1]["messages"]
+
+
+def test_a_conversation_remembers_what_was_said(endpoint):
+    result = chat(endpoint, "-m", "tiny", "--no-system", input="one\n\ntwo\n/exit\nthree\n")
+    assert result.stdout == "[bold]said one\n[bold]said two\n"
+    assert [message["content"] for message in endpoint.bodies[1]["messages"]] == [
+        "one",
+        "[bold]said one",
+        "two",
+    ]
+
+
+def test_an_unknown_model_is_an_error_with_the_endpoints_words(endpoint):
+    result = chat(endpoint, "hello", "-m", "nobody")
+    assert result.exit_code == 5
+    assert "no model" in result.stderr
+
+
+@pytest.mark.parametrize("event", [{"error": {"message": "device lost"}}, {"choices": []}])
+def test_a_broken_answer_is_an_error(endpoint, event):
+    endpoint.breaks = {"model": "tiny", **event}
+    result = chat(endpoint, "hello", "-m", "tiny", "--no-system")
+    assert result.exit_code == 1
+    assert "device lost" in result.stderr or "broke the answer off" in result.stderr
+
+
+def test_an_endpoint_that_is_not_there_exits_3():
+    result = CliRunner().invoke(cli, ["chat", "hello", "--endpoint", "http://127.0.0.1:9"])
+    assert result.exit_code == 3
