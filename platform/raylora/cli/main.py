@@ -4,9 +4,11 @@ import difflib
 import importlib
 import json
 import os
+import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn
 
 import click
@@ -56,7 +58,7 @@ class RootGroup(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:
         """Run, print the error if there is one, and exit."""
-        session = Session()
+        session = Session(json_errors=_asks_for_json(sys.argv[1:] if args is None else args))
         extra |= {"obj": session, "standalone_mode": False}
         try:
             code = super().main(args, **extra)
@@ -173,6 +175,12 @@ def report(error: Exception, session: Session) -> ExitCode:
     if failure.hint:
         _say(f"{_bold('hint:')} {failure.hint}")
     return failure.exit_code
+
+
+def _asks_for_json(words: Sequence[str]) -> bool:
+    """Read from the words as typed: an error in the other words comes before click's options."""
+    spread = " ".join(words).replace("=", " ").replace("-ojson", "-o json").split()
+    return ("--output", "json") in pairwise(spread) or ("-o", "json") in pairwise(spread)
 
 
 class _Failure(NamedTuple):

@@ -5,8 +5,6 @@ from typing import Any
 
 import click
 
-from raylora.cli.main import Session
-
 Decorated = Callable[..., Any]
 
 
@@ -18,8 +16,6 @@ def output_option(function: Decorated) -> Decorated:
         type=click.Choice(["table", "json"]),
         default="table",
         show_default=True,
-        is_eager=True,
-        callback=_remember_format,
         help="Format of the result on stdout.",
     )(function)
 
@@ -63,10 +59,3 @@ def config_argument(function: Decorated) -> Decorated:
 def overrides_argument(function: Decorated) -> Decorated:
     """[KEY=VALUE ...], passed as `overrides`, a tuple of strings."""
     return click.argument("overrides", nargs=-1, metavar="[KEY=VALUE ...]")(function)
-
-
-def _remember_format(ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
-    session = ctx.find_object(Session)
-    if session is not None:
-        session.json_errors = value == "json"
-    return value

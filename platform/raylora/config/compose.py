@@ -61,7 +61,7 @@ def load(kind: Kind, config: str, overrides: Sequence[str] = ()) -> Resolved[Any
 def read_resolved(path: str | Path, spec_type: type[SpecT]) -> SpecT:
     """Read what to_yaml wrote; strict, for programs on the cluster."""
     document = read_document(Path(path))
-    return judge(spec_type, document.data, document.source)
+    return judge(spec_type, document.data, document.source, document.problems)
 
 
 def resolved_yaml(spec: Spec) -> str:
@@ -77,7 +77,9 @@ def _load(
     document = read_document(located.path, located.name)
     choices, assignments, problems = _parse_all(overrides, spec_type)
     layers = stack(document, choices, assignments)
-    spec = judge(spec_type, layers.data, layers.source, [*layers.problems, *problems])
+    spec = judge(
+        spec_type, layers.data, layers.source, [*document.problems, *layers.problems, *problems]
+    )
     provenance = {key: layers.origins.get(key, Origin()) for key in keys_of(spec_type).leaves}
     return Resolved(spec, provenance, located.path)
 

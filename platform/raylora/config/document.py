@@ -54,6 +54,8 @@ class Document:
     data: dict[str, Any]
     lines: dict[str, int] = field(repr=False)
     """Line, from 1, of each dotted key; of list items too (adapters.0)."""
+    problems: list[Problem] = field(default_factory=list[Problem], repr=False)
+    """What was refused and is not in data: tags, keys written twice, merge keys."""
 
     def origin(self, key: str) -> Origin:
         """Where a dotted key of this file stands."""
@@ -65,7 +67,7 @@ class Document:
 
 
 def read_document(path: Path, name: str | None = None) -> Document:
-    """Read a file; InvalidConfig names every line that is not plain YAML data."""
+    """Read a file; InvalidConfig if it is no YAML mapping, or too large."""
     name = name or str(path)
     try:
         with path.open("rb") as file:
@@ -96,14 +98,12 @@ def parse_document(text: str, name: str) -> Document:
     except RecursionError as error:
         raise _refusal(name, "is nested too deeply", "Write plain sections.") from error
     if node is None:
-        return Document(name, {}, {})
+        return Document(name, {}, lines={})
     if not isinstance(node, yaml.MappingNode):
         raise _refusal(name, "is not a mapping of keys to values", "Write lines such as name: x.")
     builder = _Builder(name)
     data = builder.build(node, "", 0)
-    if builder.problems:
-        raise InvalidConfig(builder.problems)
-    return Document(name, data, builder.lines)
+    return Document(name, data, builder.lines, builder.problems)
 
 
 class _Builder:

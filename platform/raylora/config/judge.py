@@ -94,7 +94,7 @@ def _problems(
         if error["type"] == "extra_forbidden":
             problems.append(unknown_key(key, keys, source(key)))
         elif error["type"] == "value_error":
-            if suspects.isdisjoint([key, *entry.names]):
+            if not any(_suspect(name, suspects) for name in entry.names or [key]):
                 sources = dict.fromkeys(filter(None, map(source, entry.names or [key])))
                 message, remedy = _sentence(error["msg"])
                 problems.append(Problem(key, message, remedy, ", ".join(sources)))
@@ -105,6 +105,10 @@ def _problems(
                 remedy = remedy.removesuffix(".") + ", in quotes."
             problems.append(Problem(key, message, remedy, source(key)))
     return problems
+
+
+def _suspect(key: str, suspects: set[str]) -> bool:
+    return any(key == bad or key.startswith(f"{bad}.") for bad in suspects)
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

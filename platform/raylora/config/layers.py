@@ -84,23 +84,28 @@ def _compose(
 ) -> None:
     with _hydra():
         ConfigStore.instance().store(name=_PRIMARY, node=node, package="_global_")
-        loader = GlobalHydra.instance().config_loader()
-        chosen = loader.compute_defaults_list(_PRIMARY, [], RunMode.RUN).defaults
-        in_use = {str(entry.config_path).rpartition("/")[0] for entry in chosen}
+        in_use = {path.rpartition("/")[0] for path, _ in _order([])} if choices else set[str]()
         overrides = [text for choice in choices for text in _for_hydra(choice, in_use)]
         config = compose(_PRIMARY, overrides)
-        order = loader.compute_defaults_list(_PRIMARY, overrides, RunMode.RUN).defaults
+        order = _order(overrides)
     data = OmegaConf.to_container(config, resolve=False)
     assert isinstance(data, dict)
     result.data = {str(key): value for key, value in data.items()}
-    for entry in order:
-        path = str(entry.config_path)
+    for path, package in order:
         if path == _PRIMARY:
             _note(result, document, "", document.data)
-        elif not path.startswith("hydra/"):
+        else:
             located = shipped(path)
             layer = read_document(located.path, located.name)
-            _note(result, layer, entry.package or "", layer.data)
+            _note(result, layer, package, layer.data)
+
+
+def _order(overrides: list[str]) -> list[tuple[str, str]]:
+    """The files that take part with the section each fills, in rising order of precedence."""
+    loader = GlobalHydra.instance().config_loader()
+    entries = loader.compute_defaults_list(_PRIMARY, overrides, RunMode.RUN).defaults
+    paths = [(str(entry.config_path), entry.package or "") for entry in entries]
+    return [(path, package) for path, package in paths if not path.startswith("hydra/")]
 
 
 def _for_hydra(choice: Choice, in_use: set[str]) -> Iterator[str]:

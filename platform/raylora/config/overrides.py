@@ -13,7 +13,7 @@ from raylora.config.presets import GROUPS, options
 from raylora.config.schema import Keys
 from raylora.errors import InvalidConfig, Problem
 
-MAX_LENGTH = 20_000
+MAX_LENGTH = 4_000
 """Characters of one override; Hydra's parser needs about a second for this much."""
 
 

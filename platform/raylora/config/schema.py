@@ -78,19 +78,18 @@ class Keys:
         return [key for key in below if "." not in key]
 
     def nearest(self, key: str) -> list[str]:
-        """At most two existing keys that an unknown one was probably meant to be, best first."""
+        """At most three existing keys that an unknown one was probably meant to be, best first."""
         section, _, name = key.rpartition(".")
         scores: dict[str, float] = {}
         for known in self.fields:
             known_section, _, known_name = known.rpartition(".")
-            scores[known] = 0.7 * _likeness(name, known_name) + 0.3 * _likeness(
-                section, known_section
-            )
-            if name == known_name:
-                scores[known] = 1.0
-        best = sorted(scores, key=lambda known: -scores[known])
-        # 0.58 was chosen on lora.rank -> lora.r, the least alike of the mistakes people make.
-        return [known for known in best[:2] if scores[known] >= 0.58]
+            alike = _likeness(name, known_name)
+            begins = known_name.startswith(name) or name.startswith(known_name)
+            if alike >= 0.6 or begins:  # lora.rank -> lora.r; a misspelt word is above 0.6
+                exact = 0.3 if name == known_name and not section else 0.0
+                scores[known] = alike + exact + 0.4 * _likeness(section, known_section)
+        best = sorted(scores, key=lambda known: -scores[known])[:3]
+        return [known for known in best if scores[known] >= scores[best[0]] - 0.25]
 
 
 @cache
