@@ -69,7 +69,7 @@ def test_a_head_is_shared_guarded_replaced_and_ended(own_head: Path) -> None:
     assert head.running() == state
 
     # The files are this user's alone, and without the token nothing is told.
-    assert mode(own_head / "head") == 0o700
+    assert {mode(own_head / "head"), mode(state.temp_dir)} == {0o700}
     assert {mode(state.token_path), mode(own_head / "head" / "state.json")} == {0o600}
     for headers in ({}, {"Authorization": "Bearer wrong"}):
         for path in ("/api/version", "/api/jobs/", "/api/v0/nodes"):

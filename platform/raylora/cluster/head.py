@@ -90,7 +90,7 @@ def _launch() -> HeadState:
     places = head_state.places()
     head_id = uuid.uuid4().hex
     write_token(places.token)
-    # In /tmp and short: Ray puts sockets 66 characters below it, and their limit is 107.
+    # In /tmp and short: Ray puts sockets 70 characters below it, and their limit is 107.
     short = "/tmp" if Path("/tmp").is_dir() else None
     temp_dir = Path(tempfile.mkdtemp(prefix="raylora-", dir=short)).resolve()
     ports: dict[str, int] = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
@@ -130,7 +130,8 @@ def _command(ports: dict[str, int], temp_dir: Path) -> list[str]:
         *(f"--{name}-port=0" for name in given),
         "--metrics-export-port=0",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
-        f"--temp-dir={temp_dir}",
+        # One level down: Ray opens its own folder to everyone, and there lie logs and data.
+        f"--temp-dir={temp_dir / 'ray'}",
         "--disable-usage-stats",
         "--log-style=record",
     ]
