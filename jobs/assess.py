@@ -3,7 +3,6 @@
 Runs as a Ray task of its own process, so that what is judged is what is on disk.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +15,16 @@ from raylora.config.places import cache
 from raylora.engine.generator import Engine
 from raylora.errors import RayloraError
 from raylora.jobs import probe
+from raylora.jobs.assignment import ADAPTER, BASE, EVALUATION, PROBE, Assessment, Assignment
 from raylora.jobs.data.rows import read_rows
 from raylora.jobs.evaluation import evaluate, write_predictions
-from raylora.jobs.trainer import EVALUATION, PROBE, Assignment
 from raylora.lora.bank import Bank
 from raylora.lora.base import load_base, load_tokenizer
 from raylora.lora.devices import pick
-from raylora.lora.integrity import AdapterFacts
 from raylora.lora.sources import fetch
-
-ADAPTER = "adapter"
-BASE = "base"
-"""The two subjects of an evaluation."""
 
 PREDICTIONS = "predictions.jsonl"
 """Every held-out answer of both subjects."""
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """A whole adapter that gives the trained model's logits, and its scores."""
-
-    facts: AdapterFacts
-    logit_difference: float
-    """Mean, between the trained model and the reloaded adapter."""
-    scores: dict[str, dict[str, float]]
-    """By subject and metric; empty where the spec names no held-out rows."""
 
 
 def assess(assignment: Assignment) -> Assessment | RayloraError:
@@ -68,7 +51,14 @@ def _assess(assignment: Assignment) -> Assessment:
     if spec.data.validation is not None:
         emit(StageEvent("evaluate", spec.data.validation))
         scores = _evaluate(assignment, base, load_tokenizer(local), bank, spec.data.validation)
-    return Assessment(facts, difference, scores)
+    return Assessment(
+        base_revision=local.revision,
+        data_sha256=facts.lineage["data"]["sha256"],
+        adapter_sha256=facts.sha256,
+        r=facts.r,
+        logit_difference=difference,
+        scores=scores,
+    )
 
 
 def _evaluate(

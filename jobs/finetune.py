@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import yaml
 
@@ -24,15 +24,21 @@ from raylora.config.compose import read_resolved
 from raylora.config.places import new_run_id, run_dir
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import ExitCode, RayloraError
+from raylora.jobs.assignment import (
+    ADAPTER,
+    BASE,
+    EVALUATION,
+    Assessment,
+    Assignment,
+    enter,
+    spec_sha256,
+)
 from raylora.jobs.data.rows import Rows, read_rows
-from raylora.jobs.trainer import EVALUATION, Assignment, enter, run_workers, spec_sha256
+from raylora.jobs.trainer import run_workers
 from raylora.tracking.location import shown, tracking_uri
 from raylora.tracking.promotion import promote
 from raylora.tracking.registry import CHAMPION, Registry
 from raylora.tracking.runs import Run, RunStatus, open_run
-
-if TYPE_CHECKING:
-    from raylora.jobs.assess import Assessment
 
 PACKAGES = ("torch", "transformers", "peft", "deepspeed", "bitsandbytes", "ray", "mlflow")
 """Whose versions are tags of the run."""
@@ -158,7 +164,7 @@ def _tags(spec: TrainSpec) -> dict[str, str]:
     return tags | {f"raylora.{package}": version(package) for package in PACKAGES}
 
 
-def _assess(assignment: Assignment) -> "Assessment":
+def _assess(assignment: Assignment) -> Assessment:
     """Run the checks as a task on one node, with the CPUs that the workers of one node had."""
     import ray
 
@@ -174,20 +180,20 @@ def _assess(assignment: Assignment) -> "Assessment":
     return assessment
 
 
-def _assess_on_node(assignment: Assignment) -> "Assessment | RayloraError":
+def _assess_on_node(assignment: Assignment) -> Assessment | RayloraError:
     enter(assignment.spec)
     from raylora.jobs.assess import assess
 
     return assess(assignment)
 
 
-def _register(assignment: Assignment, run: Run, assessment: "Assessment") -> ResultEvent:
+def _register(assignment: Assignment, run: Run, assessment: Assessment) -> ResultEvent:
     """Make the adapter a version of its name; the first of a name becomes its champion."""
     emit(StageEvent("register", assignment.spec.adapter_name))
-    places, facts = assignment.places, assessment.facts
+    places = assignment.places
     metrics = _held_out(assessment)
     run.log_metrics(metrics)
-    run.set_tags({"raylora.base_revision": facts.base_revision})
+    run.set_tags({"raylora.base_revision": assessment.base_revision})
     run.log_artifacts(places.metadata, "metadata")
     if metrics:
         run.log_artifacts(places.artifacts / EVALUATION, EVALUATION)
@@ -209,9 +215,9 @@ def _register(assignment: Assignment, run: Run, assessment: "Assessment") -> Res
     )
 
 
-def _held_out(assessment: "Assessment") -> dict[str, float]:
+def _held_out(assessment: Assessment) -> dict[str, float]:
     """heldout_exact_match of the adapter, heldout_base_exact_match of its base, and so on."""
-    prefixes = {"adapter": "heldout_", "base": "heldout_base_"}
+    prefixes = {ADAPTER: "heldout_", BASE: "heldout_base_"}
     return {
         prefixes[subject] + metric: value
         for subject, metrics in assessment.scores.items()
@@ -219,19 +225,19 @@ def _held_out(assessment: "Assessment") -> dict[str, float]:
     }
 
 
-def _lineage(assignment: Assignment, assessment: "Assessment") -> dict[str, str]:
-    facts, spec = assessment.facts, assignment.spec
+def _lineage(assignment: Assignment, assessment: Assessment) -> dict[str, str]:
+    spec = assignment.spec
     return {
         "raylora.base": spec.model.id,
         "raylora.base_name": spec.model.name,
-        "raylora.base_revision": facts.base_revision or "",
+        "raylora.base_revision": assessment.base_revision,
         "raylora.quantization": spec.model.quantization.value,
         "raylora.data": spec.data.train,
-        "raylora.data_sha256": str(facts.lineage["data"]["sha256"]),
+        "raylora.data_sha256": assessment.data_sha256,
         "raylora.spec_sha256": spec_sha256(assignment.spec),
         "raylora.version": raylora.__version__,
-        "raylora.adapter_sha256": facts.sha256,
-        "raylora.rank": str(facts.r),
+        "raylora.adapter_sha256": assessment.adapter_sha256,
+        "raylora.rank": str(assessment.r),
     }
 
 

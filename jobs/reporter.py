@@ -12,8 +12,8 @@ import ray.train
 
 from raylora.cluster.events import RestartEvent, StageEvent, StepEvent, emit
 from raylora.config.places import RunPlaces
+from raylora.jobs.assignment import Assignment
 from raylora.jobs.train.observer import StepReport
-from raylora.jobs.trainer import Assignment
 from raylora.lora import atomic
 from raylora.tracking.runs import Run, attach
 

@@ -3,71 +3,34 @@
 Light on purpose: the driver imports this, and torch and transformers are for the workers.
 """
 
-import hashlib
 import os
 import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from raylora.config.model_spec import ModelSource
-from raylora.config.places import RunPlaces
-from raylora.config.train_spec import TrainSpec, WorkersSpec
+from raylora.config.train_spec import WorkersSpec
 from raylora.errors import InsufficientResources, JobFailed, RayloraError
+from raylora.jobs.assignment import Assignment, enter
+from raylora.jobs.train.outcome import Outcome
 
-if TYPE_CHECKING:
-    from raylora.jobs.train.loop import Outcome
-
-LIMITS = {
-    # Seconds. Ray looks at the workers this often (its default is 2) ...
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
-    # ... gives up on one that does not answer (600) ...
-    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
-    # ... and waits this long for resources that others hold, START_ATTEMPTS times.
+ENVIRONMENT = {
+    # Seconds that Ray waits for resources that others hold, START_ATTEMPTS times.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
     # Workers stay in the job's working directory, to which the spec's files are relative.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Ray Train's own print says everything twice.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
+"""Ray Train reads these in the driver; its other limits come with the job."""
 START_ATTEMPTS = 60
 """A job waits an hour for a busy cluster; one that is too small is refused at once."""
 
 
-PROBE = "probe.safetensors"
-"""In the run's metadata: logits of the trained model, for the check of the saved adapter."""
-
-EVALUATION = "evaluation"
-"""In the run's artifacts: what the held-out rows were answered with."""
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What the processes of one run are given."""
-
-    spec: TrainSpec
-    run_id: str
-    mlflow_run_id: str
-    tracking_uri: str
-    places: RunPlaces
-
-
-def spec_sha256(spec: TrainSpec) -> str:
-    """Identify a resolved spec, whatever its file looked like."""
-    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
-
-
-def enter(spec: TrainSpec) -> None:
-    """Set up the environment of a process that will import torch and transformers."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    if spec.model.source is not ModelSource.HUB:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-def run_workers(assignment: Assignment) -> "Outcome":
+def run_workers(assignment: Assignment) -> Outcome:
     """Train to the end, through up to workers.max_failures losses of workers.
 
     Raises what the workers found wrong, or JobFailed when they were lost too often.
     """
-    os.environ.update({key: os.environ.get(key, value) for key, value in LIMITS.items()})
+    os.environ.update(ENVIRONMENT)
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
@@ -94,7 +57,7 @@ def run_workers(assignment: Assignment) -> "Outcome":
         ),
     )
     try:
-        result = trainer.fit().return_value
+        result: Any = trainer.fit().return_value
     except TrainingFailedError as error:
         raise JobFailed(
             f"training was given up after {workers.max_failures + 1} failures of its workers: "
@@ -107,7 +70,7 @@ def run_workers(assignment: Assignment) -> "Outcome":
     return result
 
 
-def _work(config: dict[str, Any]) -> "Outcome | RayloraError":
+def _work(config: dict[str, Any]) -> Outcome | RayloraError:
     assignment: Assignment = config["assignment"]
     enter(assignment.spec)
     from raylora.jobs.worker import train_worker

@@ -17,15 +17,16 @@ from raylora.cluster.events import StageEvent, emit
 from raylora.config.places import cache
 from raylora.errors import RayloraError
 from raylora.jobs import probe
+from raylora.jobs.assignment import PROBE, Assignment, spec_sha256
 from raylora.jobs.data.batches import Batches
 from raylora.jobs.data.encode import encode
 from raylora.jobs.data.rows import Rows, read_rows
 from raylora.jobs.reporter import Follower, Reporter
 from raylora.jobs.train.checkpoint import Checkpoints
-from raylora.jobs.train.loop import Outcome, Setup, train
+from raylora.jobs.train.loop import Setup, train
 from raylora.jobs.train.loss import SupervisedLoss
+from raylora.jobs.train.outcome import Outcome
 from raylora.jobs.train.sharding import ShardedModel, deepspeed_config
-from raylora.jobs.trainer import PROBE, Assignment, spec_sha256
 from raylora.lora import atomic
 from raylora.lora.attach import attach, save_adapter
 from raylora.lora.base import compute_dtype, load_base, load_tokenizer

@@ -15,6 +15,7 @@ from raylora.errors import JobFailed
 from raylora.jobs.data.batches import Batches
 from raylora.jobs.train.checkpoint import Checkpoints, Progress
 from raylora.jobs.train.observer import Meter, Observer
+from raylora.jobs.train.outcome import Outcome
 from raylora.jobs.train.schedule import learning_rate
 from raylora.jobs.train.sharding import ShardedModel
 
@@ -26,16 +27,6 @@ class Setup:
     model: ShardedModel
     batches: Batches
     training: TrainingSpec
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A finished loop."""
-
-    steps: int
-    resumed_step: int
-    loss: float
-    """Mean per supervised token over the last logging interval; NaN where no step was left."""
 
 
 def train(setup: Setup, observer: Observer, checkpoints: Checkpoints) -> Outcome:

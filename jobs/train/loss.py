@@ -39,8 +39,10 @@ class SupervisedLoss(nn.Module):
         super().__init__()
         self.model = model
         _refuse_logit_transforms(causal.config)
-        # Kept out of the module tree: both are part of `model` already.
-        self._parts = (causal.get_decoder(), causal.get_output_embeddings())
+        head = causal.get_output_embeddings()
+        assert head is not None, "a causal language model has an output head"
+        # In a tuple, out of the module tree: both are part of `model` already.
+        self._parts = (causal.get_decoder(), head)
 
     def forward(
         self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None

@@ -156,7 +156,7 @@ class ShardedModel:
         """Where this worker keeps the fp32 weight of a parameter; None if others keep it."""
         optimizer = self._engine.optimizer
         if hasattr(parameter, "_hp_mapping"):  # ZeRO 1 and 2: a slice of a flat fp32 partition
-            fragment: Any = parameter._hp_mapping
+            fragment: Any = vars(parameter)["_hp_mapping"]
             if fragment is None:
                 return None
             flat = optimizer.single_partition_of_fp32_groups[fragment.param_group_index]
@@ -204,7 +204,7 @@ def _initialize(module: nn.Module, config: Mapping[str, Any], cpu_comm_op: bool)
     deepspeed.init_distributed(
         dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False
     )
-    trainable = [p for p in module.parameters() if p.requires_grad]
+    trainable: Any = [p for p in module.parameters() if p.requires_grad]
     engine, *_ = deepspeed.initialize(
         model=module, model_parameters=trainable, config=dict(config), dist_init_required=False
     )

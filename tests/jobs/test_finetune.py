@@ -1,0 +1,182 @@
+"""The driver on a real local cluster, with the tiny model: a whole run, and runs that end badly."""
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from raylora.cluster.bundle import build
+from raylora.cluster.connect import Cluster
+from raylora.cluster.events import (
+    EvaluationEvent,
+    Event,
+    RestartEvent,
+    ResultEvent,
+    StageEvent,
+    StepEvent,
+    parse,
+)
+from raylora.cluster.job_info import JobState
+from raylora.cluster.jobs import JobClient
+from raylora.config.compose import resolved_yaml
+from raylora.config.places import new_run_id, run_dir
+from raylora.config.train_spec import TrainSpec
+from raylora.tracking.registry import Registry
+from raylora.tracking.runs import get_run
+
+pytestmark = pytest.mark.ray
+
+STEPS = 300
+
+ROWS = [
+    {"messages": [{"role": "user", "content": ask}, {"role": "assistant", "content": answer}]}
+    for ask, answer in [("on", '{"a":1}'), ("off", '{"a":0}'), ("up", '{"a":2}'), ("no", "{}")]
+]
+
+
+DIVERGING = {
+    "max_steps": 6,
+    "global_batch_size": 4,
+    "micro_batch_size": 2,
+    "learning_rate": 1e30,
+    "max_grad_norm": 1e30,
+}
+
+
+@pytest.fixture(scope="module")
+def make_spec(tiny_base: Path, tmp_path_factory) -> Callable[..., TrainSpec]:
+    folder = tmp_path_factory.mktemp("rl")
+    for name, rows in {"train": ROWS, "heldout": ROWS[:2]}.items():
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+    def make(steps: int, **changes) -> TrainSpec:
+        fields = {
+            "name": "tiny",
+            "outputs": str(folder / "outputs"),
+            "model": {"source": "path", "id": str(tiny_base), "name": "tiny", "dtype": "fp32"},
+            "data": {
+                "train": str(folder / "train.jsonl"),
+                "validation": str(folder / "heldout.jsonl"),
+            },
+            "training": {
+                "max_steps": steps,
+                "save_steps": 20,
+                "global_batch_size": 4,
+                "micro_batch_size": 2,
+                "learning_rate": 1e-2,
+            },
+            "evaluation": {"max_new_tokens": 4},
+        }
+        return TrainSpec.model_validate({**fields, **changes})
+
+    return make
+
+
+@pytest.fixture
+def submit(local_cluster: Cluster) -> Iterator[Callable[[TrainSpec], tuple[JobClient, str]]]:
+    """Start the driver as a job; its run id is its job id. Whatever still runs is stopped."""
+    client = JobClient(local_cluster)
+    started: list[str] = []
+
+    def start(spec: TrainSpec) -> tuple[JobClient, str]:
+        run_id = new_run_id()
+        bundle = build(resolved_yaml(spec))
+        program = "raylora.jobs.finetune"
+        client.submit(program, ["spec.yaml", "--run-id", run_id], bundle, run_id=run_id)
+        started.append(run_id)
+        return client, run_id
+
+    yield start
+    for run_id in started:
+        client.stop(run_id)
+
+
+def events_of(client: JobClient, run_id: str) -> Iterator[Event]:
+    for line in client.follow(run_id):
+        event = parse(line)
+        if event is not None:
+            yield event
+
+
+def kill_second_worker(log: str) -> None:
+    """SIGKILL the worker of rank 1: the log names its process."""
+    os.kill(int(re.findall(r"pid=(\d+)\) world_rank=1\b", log)[-1]), signal.SIGKILL)
+
+
+def uri_of(spec: TrainSpec) -> str:
+    return f"sqlite:///{spec.outputs}/mlflow.db"
+
+
+def test_a_killed_worker_costs_steps_and_nothing_else(make_spec, submit, tmp_path):
+    spec = make_spec(STEPS)
+    client, run_id = submit(spec)
+    events: list[Event] = []
+    killed = False
+    for event in events_of(client, run_id):
+        events.append(event)
+        if isinstance(event, StepEvent) and event.step >= 25 and not killed:
+            kill_second_worker(client.logs(run_id))
+            killed = True
+    assert client.status(run_id).state is JobState.SUCCEEDED, client.logs(run_id)[-3000:]
+
+    restarts = [event for event in events if isinstance(event, RestartEvent)]
+    assert [event.attempt for event in restarts] == [1]
+    assert restarts[0].resumed_step >= 20
+    steps = [event.step for event in events if isinstance(event, StepEvent)]
+    assert set(steps) == set(range(1, STEPS + 1))
+    stages = [event.stage for event in events if isinstance(event, StageEvent)]
+    assert [s for s in stages if s not in ("base", "data", "train")] == [
+        "verify",
+        "evaluate",
+        "register",
+        "done",
+    ]
+    scored = {event.subject: event for event in events if isinstance(event, EvaluationEvent)}
+    assert scored.keys() == {"base", "adapter"} and scored["adapter"].rows == 2
+
+    result = events[-1]
+    assert isinstance(result, ResultEvent)
+    assert result.adapter == "tiny@1" and result.aliases == ["champion"]
+    run = get_run(uri_of(spec), run_id)
+    assert run.summary.status == "FINISHED" and run.summary.mlflow_run_id == result.mlflow_run_id
+    assert run.metrics["loss"].points == run.metrics["loss"].last_step == STEPS
+    assert run.metrics["heldout_exact_match"].points == 1
+    assert {data.context for data in run.datasets} == {"training", "validation"}
+
+    places = run_dir(spec.outputs, spec.tracking.experiment, run_id)
+    lines = (places.logs / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, STEPS + 1))
+    version = Registry(uri_of(spec)).resolve("tiny@champion")
+    copy = Registry(uri_of(spec)).download(version, tmp_path)
+    registered = load_file(copy / "adapter_model.safetensors")
+    trained = load_file(Path(result.adapter_dir) / "adapter_model.safetensors")
+    assert all(torch.equal(registered[key], tensor) for key, tensor in trained.items())
+
+
+def test_a_diverged_run_fails_at_once_and_registers_nothing(make_spec, submit):
+    spec = make_spec(6, name="diverged", training=DIVERGING)
+    client, run_id = submit(spec)
+    stages = [e.stage for e in events_of(client, run_id) if isinstance(e, StageEvent)]
+    assert client.status(run_id).state is JobState.FAILED
+    assert "verify" not in stages and stages.count("train") == 1  # not tried again
+    assert "training diverged" in client.logs(run_id)
+    assert get_run(uri_of(spec), run_id).summary.status == "FAILED"
+    assert "diverged" not in [adapter.name for adapter in Registry(uri_of(spec)).list()]
+
+
+def test_a_stopped_run_is_killed_in_mlflow_too(make_spec, submit):
+    spec = make_spec(100_000, name="stopped")
+    client, run_id = submit(spec)
+    next(event for event in events_of(client, run_id) if isinstance(event, StepEvent))
+    began = time.monotonic()
+    assert client.stop(run_id).state is JobState.STOPPED
+    assert time.monotonic() - began < 20
+    assert get_run(uri_of(spec), run_id).summary.status == "KILLED"
