@@ -14,6 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from raylora.errors import InvalidAdapter
 
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+"""Files of an adapter directory, beside raylora.json."""
+
 MAX_RANK = 256
 
 _MAX_BYTES = 1 << 20

@@ -13,11 +13,9 @@ from transformers import PreTrainedModel
 from raylora.config.train_spec import LoraSpec
 from raylora.errors import InvalidConfig, Problem
 from raylora.lora import atomic, manifest
+from raylora.lora.adapter_config import CONFIG, WEIGHTS
 from raylora.lora.base import compute_dtype, linear_shapes
 from raylora.lora.sources import LocalModel
-
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 
 
 def attach(model: PreTrainedModel, spec: LoraSpec, seed: int) -> PeftModel:
@@ -27,7 +25,7 @@ def attach(model: PreTrainedModel, spec: LoraSpec, seed: int) -> PeftModel:
     The same seed gives the same A whatever was drawn before, and drawing disturbs no other stream.
     """
     _check_targets(model, spec)
-    alpha = float(spec.lora_alpha)
+    alpha: Any = float(spec.lora_alpha)  # PEFT declares int and computes with either
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=spec.r,

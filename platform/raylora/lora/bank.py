@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from raylora.errors import InvalidAdapter, NotFound, RayloraError
 from raylora.lora import adapter_config, integrity
-from raylora.lora.attach import CONFIG, WEIGHTS
+from raylora.lora.adapter_config import CONFIG, WEIGHTS
 from raylora.lora.base import compute_dtype, linear_shapes
 from raylora.lora.integrity import AdapterFacts
 from raylora.lora.stacks import Plan, Stacks, Weights

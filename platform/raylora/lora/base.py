@@ -49,7 +49,8 @@ def load_tokenizer(local: LocalModel) -> PreTrainedTokenizerBase:
 
 def compute_dtype(model: PreTrainedModel) -> torch.dtype:
     """Return the dtype in which the linear layers multiply, 4-bit ones included."""
-    return model.get_input_embeddings().weight.dtype
+    embeddings: Any = model.get_input_embeddings()
+    return embeddings.weight.dtype
 
 
 def linear_shapes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 from gguf import GGUFReader
@@ -22,13 +23,14 @@ def convert(gguf: Path, into: Path) -> None:
     # The GGUF reader draws a progress bar of its own, which no switch turns off.
     with quiet_loading(), contextlib.redirect_stderr(io.StringIO()):
         # dequantize=True: plain bf16 tensors, and no look-up of GGUF kernels on the network.
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,
             dtype=torch.bfloat16,
             quantization_config=GgufConfig(dequantize=True),
             output_loading_info=True,
         )
+        model, report = loaded
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         _restore_digit_split(tokenizer, gguf)
         tokenizer.model_max_length = model.config.max_position_embeddings

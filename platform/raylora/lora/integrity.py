@@ -15,8 +15,7 @@ from transformers import PretrainedConfig
 
 from raylora.errors import InvalidAdapter
 from raylora.lora import adapter_config, manifest
-from raylora.lora.adapter_config import AdapterConfig
-from raylora.lora.attach import CONFIG, WEIGHTS
+from raylora.lora.adapter_config import CONFIG, WEIGHTS, AdapterConfig
 from raylora.lora.base import linear_shapes_of
 
 PREFIX = "base_model.model."
