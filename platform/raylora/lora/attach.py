@@ -24,14 +24,13 @@ def attach(model: PreTrainedModel, spec: LoraSpec, seed: int) -> PeftModel:
     They are held in the base's compute dtype: PEFT's default of fp32 costs 25 % of a bf16 step.
     The same seed gives the same A whatever was drawn before, and drawing disturbs no other stream.
     """
-    _check_targets(model, spec)
     alpha: Any = float(spec.lora_alpha)  # PEFT declares int and computes with either
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=spec.r,
         lora_alpha=int(alpha) if alpha.is_integer() else alpha,
         lora_dropout=spec.lora_dropout,
-        target_modules=_target_names(spec),
+        target_modules=_target_names(model, spec),
         bias="none",
     )
     with torch.random.fork_rng(devices=[]):
@@ -78,25 +77,26 @@ def _identity(base: LocalModel) -> dict[str, str]:
     return {"id": base.id, "revision": base.revision, "name": base.name}
 
 
-def _target_names(spec: LoraSpec) -> str | list[str]:
+def _target_names(model: PreTrainedModel, spec: LoraSpec) -> list[str]:
+    """Last components of the layers to adapt, checked: PEFT objects only when none matches.
+
+    all-linear becomes those names too. PEFT would save it as a list of full names for small models,
+    under which a layer that is missing from the file looks as if it had never been meant.
+    """
+    present = sorted({name.rpartition(".")[2] for name in linear_shapes(model)})
     if spec.target_modules == "all-linear":
-        return "all-linear"
+        return present
     named = spec.target_modules
-    return [named] if isinstance(named, str) else list(named)
-
-
-def _check_targets(model: PreTrainedModel, spec: LoraSpec) -> None:
-    """Refuse names that match no linear layer. PEFT objects only when none matches."""
-    present = {name.rpartition(".")[2] for name in linear_shapes(model)}
-    names = _target_names(spec)
-    unknown = [] if names == "all-linear" else sorted(set(names) - present)
+    names = [named] if isinstance(named, str) else list(named)
+    unknown = sorted(set(names) - set(present))
     if unknown:
         raise InvalidConfig(
             [
                 Problem(
                     "lora.target_modules",
                     f"the base has no linear layer named {', '.join(unknown)}",
-                    f"Write all-linear or some of {', '.join(sorted(present))}",
+                    f"Write all-linear or some of {', '.join(present)}",
                 )
             ]
         )
+    return names

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from raylora.config.model_spec import DType, ModelSource, ModelSpec, Quantization
+from raylora.config.train_spec import LoraSpec
+from raylora.lora.attach import attach
+from raylora.lora.base import (
+    compute_dtype,
+    linear_shapes,
+    linear_shapes_of,
+    load_base,
+    load_tokenizer,
+)
+from raylora.lora.devices import Device, DeviceKind
+from raylora.lora.sources import LocalModel, fetch
+
+CPU = Device(DeviceKind.CPU)
+IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+
+
+def spec(path: Path, quantization: Quantization = Quantization.NONE, dtype=DType.FP32):
+    return ModelSpec(
+        source=ModelSource.PATH, id=str(path), quantization=quantization, dtype=dtype
+    )
+
+
+@pytest.fixture
+def local(tiny_base: Path, tmp_path: Path) -> LocalModel:
+    return fetch(spec(tiny_base), tmp_path)
+
+
+@pytest.mark.parametrize("quantization", list(Quantization))
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.FP32])
+def test_the_base_is_frozen_in_the_dtype_asked_for(local, quantization, dtype) -> None:
+    model = load_base(local, spec(local.path, quantization, dtype), CPU)
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert compute_dtype(model) is CPU.dtype(dtype)
+    assert model(IDS).logits.dtype is CPU.dtype(dtype)
+
+
+def test_nf4_stores_linears_in_4_bits_but_not_the_head(local) -> None:
+    plain = load_base(local, spec(local.path), CPU)
+    model = load_base(local, spec(local.path, Quantization.NF4), CPU)
+    layer = model.get_submodule("model.layers.0.mlp.up_proj")
+    assert layer.weight.dtype is torch.uint8
+    assert layer.weight.quant_state.quant_type == "nf4"
+    assert model.get_output_embeddings().weight.dtype is torch.float32
+    assert linear_shapes(model) == linear_shapes(plain)
+    with torch.no_grad():
+        assert 0 < (model(IDS).logits - plain(IDS).logits).abs().max() < 0.5
+
+
+def test_nf4_trains_as_before_after_an_eval_forward(local) -> None:
+    """bitsandbytes alone repacks the weights in eval mode and then has no gradients."""
+
+    def gradients(eval_first: bool) -> list[torch.Tensor]:
+        model = attach(load_base(local, spec(local.path, Quantization.NF4), CPU), LoraSpec(), 0)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.data.fill_(0.01)
+        if eval_first:
+            with torch.no_grad():
+                model.eval()(input_ids=IDS)
+        model.train()(input_ids=IDS, labels=IDS).loss.backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    fresh, after = gradients(False), gradients(True)
+    assert len(fresh) == 2 * 14
+    assert all(torch.equal(a, b) for a, b in zip(fresh, after, strict=True))
+    assert any(gradient.abs().max() > 0 for gradient in fresh)
+
+
+def test_linear_shapes_need_only_the_config(tiny_config, tiny_model) -> None:
+    shapes = linear_shapes_of(tiny_config)
+    assert shapes == linear_shapes(tiny_model)
+    assert shapes["model.layers.1.self_attn.k_proj"] == (32, 64)
+    assert "lm_head" not in shapes
+    assert len(shapes) == 14
+
+
+def test_the_tokenizer_pads_on_the_left(local) -> None:
+    tokenizer = load_tokenizer(local)
+    batch = tokenizer(["a", "abc"], padding=True)
+    assert batch["attention_mask"] == [[0, 0, 1], [1, 1, 1]]
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert "<|im_start|>" in tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], tokenize=False
+    )
