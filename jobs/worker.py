@@ -127,7 +127,11 @@ def _save_adapter(assignment: Assignment, prepared: Prepared, outcome: Outcome) 
             "run_id": assignment.run_id,
             "mlflow_run_id": assignment.mlflow_run_id,
             "spec_sha256": spec_sha256(assignment.spec),
-            "data": {"source": spec.data.train, "sha256": prepared.rows.digest},
+            "data": {
+                "source": spec.data.train,
+                "sha256": prepared.rows.digest,
+                "system_prompt": spec.data.system_prompt,
+            },
             "quantization": spec.model.quantization.value,
             "steps": outcome.steps,
             "raylora": raylora.__version__,

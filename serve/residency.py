@@ -68,9 +68,9 @@ class Resident:
 
     @property
     def system_prompt(self) -> str | None:
-        """data.system_prompt of the spec it was trained with; offered, never added by us."""
+        """What it was trained with, from its lineage; offered to clients, never added by us."""
         value: Any = {} if self.facts is None else self.facts.lineage
-        for key in ("spec", "data", "system_prompt"):
+        for key in ("data", "system_prompt"):
             value = value.get(key) if isinstance(value, Mapping) else None
         return value if isinstance(value, str) else None
 

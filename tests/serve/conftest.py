@@ -109,7 +109,7 @@ def facts(system_prompt: str) -> AdapterFacts:
         sha256="",
         base=BASE,
         base_revision=None,
-        lineage={"spec": {"data": {"system_prompt": system_prompt}}},
+        lineage={"data": {"system_prompt": system_prompt}},
     )
 
 

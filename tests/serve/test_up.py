@@ -46,7 +46,7 @@ def outputs(model: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name, parameter in peft_model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.5)
-    lineage = {"spec": {"data": {"system_prompt": SYSTEM}}}
+    lineage = {"data": {"system_prompt": SYSTEM}}
     save_adapter(peft_model, tmp_path / "adapter", local, lineage)
     uri = tracking_uri(TrackingSpec(), str(folder))
     run = open_run(uri, "default", "20260101-000000-abcdef", "tones", params={}, tags={})
