@@ -50,10 +50,6 @@ SPEC = "spec.yaml"
 """The resolved spec among the run's artifacts."""
 
 
-class Stopped(BaseException):
-    """The job was told to stop; not an Exception, so that nothing on the way swallows it."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; the exit code of its first error. stdout carries the events."""
     parser = argparse.ArgumentParser(prog="raylora.jobs.finetune")
@@ -70,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.hint:
             sys.stderr.write(f"hint: {error.hint}\n")
         return error.exit_code
-    except Stopped:
+    except KeyboardInterrupt:
         sys.stderr.write("the job was stopped\n")
-        return ExitCode.FAILED
+        return ExitCode.INTERRUPTED
     return ExitCode.OK
 
 
@@ -110,7 +106,7 @@ def _connect() -> None:
 
     if not ray.is_initialized():
         ray.init(address="auto", log_to_driver=True)
-    # After ray.init, which sets a handler of its own. The job's end is 3 seconds away then.
+    # After ray.init, which sets a handler of its own.
     signal.signal(signal.SIGTERM, _stop)
 
 
@@ -132,7 +128,7 @@ def _open(spec: TrainSpec, run_id: str, uri: str, data: Mapping[str, Rows]) -> I
             run.log_dataset(Path(rows.source).stem, rows.source, rows.digest, len(rows), context)
         yield run
         status = RunStatus.FINISHED
-    except (Stopped, KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt:
         status = RunStatus.KILLED
         raise
     finally:
@@ -242,7 +238,8 @@ def _lineage(assignment: Assignment, assessment: Assessment) -> dict[str, str]:
 
 
 def _stop(signum: int, frame: object) -> NoReturn:
-    raise Stopped
+    """A stopped job gets SIGTERM. While Ray waits it lets no other exception than this through."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

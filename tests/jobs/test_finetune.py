@@ -1,4 +1,4 @@
-"""The driver on a real local cluster, with the tiny model: a whole run, and runs that end badly."""
+"""The driver on a real local cluster, with the tiny model: a whole run, and bad ends."""
 
 import json
 import os
@@ -178,5 +178,5 @@ def test_a_stopped_run_is_killed_in_mlflow_too(make_spec, submit):
     next(event for event in events_of(client, run_id) if isinstance(event, StepEvent))
     began = time.monotonic()
     assert client.stop(run_id).state is JobState.STOPPED
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 30
     assert get_run(uri_of(spec), run_id).summary.status == "KILLED"
