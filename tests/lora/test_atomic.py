@@ -52,9 +52,9 @@ def test_write_text_replaces_a_file(tmp_path: Path) -> None:
 
 def _append(path: Path) -> None:
     with atomic.locked(path.with_suffix(".lock")):
-        seen = path.read_text()
+        seen = path.read_text("utf-8")
         time.sleep(0.02)
-        path.write_text(seen + "x")
+        path.write_text(seen + "x", encoding="utf-8")
 
 
 def test_the_lock_holds_between_processes(tmp_path: Path) -> None:

@@ -21,9 +21,7 @@ IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 
 
 def spec(path: Path, quantization: Quantization = Quantization.NONE, dtype=DType.FP32):
-    return ModelSpec(
-        source=ModelSource.PATH, id=str(path), quantization=quantization, dtype=dtype
-    )
+    return ModelSpec(source=ModelSource.PATH, id=str(path), quantization=quantization, dtype=dtype)
 
 
 @pytest.fixture

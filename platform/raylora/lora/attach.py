@@ -80,8 +80,8 @@ def _identity(base: LocalModel) -> dict[str, str]:
 def _target_names(model: PreTrainedModel, spec: LoraSpec) -> list[str]:
     """Last components of the layers to adapt, checked: PEFT objects only when none matches.
 
-    all-linear becomes those names too. PEFT would save it as a list of full names for small models,
-    under which a layer that is missing from the file looks as if it had never been meant.
+    all-linear becomes those names too. PEFT would save full names for small models, under which a
+    layer that is missing from the file looks as if it had never been meant.
     """
     present = sorted({name.rpartition(".")[2] for name in linear_shapes(model)})
     if spec.target_modules == "all-linear":

@@ -8,6 +8,7 @@
 Numbers equal PEFT's for each row. For one thread and for inference: outputs are changed in place.
 """
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -161,17 +162,25 @@ class Bank:
         tensors = load_file(directory / WEIGHTS)
         a: dict[str, Tensor] = {}
         b: dict[str, Tensor] = {}
+        scales: dict[str, float] = {}
         for layer in filter(config.targets, self._shapes):
             key_a, key_b = integrity.names(layer)
+            power, scale = _split(config.scale(layer))
             # clone: tensors of a safetensors file may be views of the mapped file
             a[layer] = tensors[key_a].to(self._device, self._dtype).clone()
-            scaled = tensors[key_b].T * config.scale(layer)
-            b[layer] = scaled.to(self._device, self._dtype).contiguous()
-            if not (a[layer].sum() + b[layer].sum()).isfinite():
+            b[layer] = (tensors[key_b].T * power).to(self._device, self._dtype).contiguous()
+            if not (integrity.is_finite(a[layer]) and integrity.is_finite(b[layer])):
                 raise InvalidAdapter(f"{directory}: {layer} overflows in {self._dtype}")
-        return Weights(max(t.shape[0] for t in a.values()), a, b)
+            if scale != 1:
+                scales[layer] = scale
+        return Weights(max(t.shape[0] for t in a.values()), a, b, scales)
 
     def _require(self, key: str) -> None:
         if key not in self._adapters:
             loaded = ", ".join(self._adapters) or "none"
             raise NotFound(f"adapter {key} is not loaded", hint=f"loaded: {loaded}")
+
+
+def _split(scale: float) -> tuple[float, float]:
+    """A factor for B, and what is left. Only a power of two changes no rounding on the way."""
+    return (scale, 1.0) if math.frexp(scale)[0] == 0.5 else (1.0, scale)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from raylora.errors import InvalidAdapter
@@ -91,6 +92,16 @@ def verify(
         base_revision=trained_on or config.revision,
         lineage=lineage,
     )
+
+
+def names(layer: str) -> tuple[str, str]:
+    """Keys of a layer's A [r, in] and B [out, r] in the weights file."""
+    return f"{PREFIX}{layer}.lora_A.weight", f"{PREFIX}{layer}.lora_B.weight"
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """No NaN, no infinity. A finite sum proves it, in one pass without a copy."""
+    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
 
 
 def _refuse_pickles(directory: Path) -> None:
@@ -186,11 +197,6 @@ def _check_keys(
     return targeted
 
 
-def names(layer: str) -> tuple[str, str]:
-    """Keys of a layer's A [r, in] and B [out, r] in the weights file."""
-    return f"{PREFIX}{layer}.lora_A.weight", f"{PREFIX}{layer}.lora_B.weight"
-
-
 def _check_shapes(
     path: Path,
     layers: list[str],
@@ -216,9 +222,8 @@ def _check_values(path: Path, weights: Any, keys: list[str]) -> None:
     """Read one tensor at a time: all finite, and not every B zero, as in an untrained adapter."""
     trained = False
     for key in keys:
-        tensor: torch.Tensor = weights.get_tensor(key)
-        # The sum is finite only if all terms are, in fp32 and at these sizes: one pass, no copy.
-        if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not tensor.isfinite().all():
+        tensor: Tensor = weights.get_tensor(key)
+        if not is_finite(tensor):
             raise InvalidAdapter(f"{path}: {key} holds NaN or infinite values")
         trained = trained or (".lora_B." in key and bool(tensor.any()))
     if not trained:

@@ -30,7 +30,9 @@ class Weights:
     a: Mapping[str, Tensor]
     """Layer to A, [r, in]."""
     b: Mapping[str, Tensor]
-    """Layer to B transposed and times the adapter's scale, [r, out]."""
+    """Layer to B transposed, [r, out]; scales that are powers of two are in it."""
+    scales: Mapping[str, float]
+    """Layer to the scale of its B A x, where it is not 1."""
 
     @property
     def bytes(self) -> int:
@@ -107,6 +109,8 @@ class Plan:
     _extent: int = 0
     _own: Tensor = field(init=False)
     _zero: Tensor = field(init=False)
+    _scales: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """Layer to the scale of each batch row, [batch, 1] in fp32, where one is not 1."""
     _members: dict[str, slice | Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,8 +137,11 @@ class Plan:
         if group.seen is not x:
             group.seen, group.products = x, self._products(group, x[:, 0])
         product = group.products[group.layers.index(layer)]
-        # Not addmm_, though faster: PEFT rounds B A x before it adds, and so must this.
-        out[:, 0] += product @ self.stacks.b[layer][: self._extent]
+        # Not addmm_, though faster: PEFT rounds after each of product, scale and sum.
+        delta = product @ self.stacks.b[layer][: self._extent]
+        if layer in self._scales:
+            torch.mul(delta, self._scales[layer], out=delta)
+        out[:, 0] += delta
 
     def _products(self, group: Group, x: Tensor) -> tuple[Tensor, ...]:
         """A x of each row's own adapter, else 0; [batch, rows] for each layer of the group.
@@ -157,18 +164,35 @@ class Plan:
                 slot = self.stacks.table[key]
                 own[row, slot.start : slot.stop] = True
         self._own = own.to(self.stacks.device)
+        self._scales = self._row_scales()
         self._zero = torch.zeros((), dtype=self.stacks.dtype, device=self.stacks.device)
+
+    def _row_scales(self) -> dict[str, Tensor]:
+        layers = {layer for weights in self.adapters.values() for layer in weights.scales}
+        scales: dict[tuple[float, ...], Tensor] = {}
+        found: dict[str, Tensor] = {}
+        for layer in layers:
+            values = tuple(
+                1.0 if key is None else self.adapters[key].scales.get(layer, 1.0)
+                for key in self.keys
+            )
+            if values not in scales:
+                scales[values] = torch.tensor(values, device=self.stacks.device)[:, None]
+            found[layer] = scales[values]
+        return found
 
     def _add_to_prompt(self, layer: str, x: Tensor, out: Tensor) -> None:
         for key, weights in self.adapters.items():
             if layer not in weights.a:
                 continue
             rows = self._members[key]
-            a, b = weights.a[layer], weights.b[layer]
+            taken = x[rows] if isinstance(rows, slice) else x.index_select(0, rows)
+            delta = functional.linear(taken, weights.a[layer]) @ weights.b[layer]
+            if layer in weights.scales:
+                delta *= weights.scales[layer]
             if isinstance(rows, slice):
-                out[rows] += functional.linear(x[rows], a) @ b
+                out[rows] += delta
             else:
-                delta = functional.linear(x.index_select(0, rows), a) @ b
                 out.index_add_(0, rows, delta)
 
     def leave(self) -> None:
