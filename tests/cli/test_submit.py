@@ -100,6 +100,15 @@ def test_a_followed_job_ends_with_its_result_and_what_to_do_next(fake: type[Fake
     assert "some library" not in result.output
 
 
+def test_the_next_commands_look_where_the_run_is(fake: type[FakeClient], tmp_path: Path) -> None:
+    elsewhere = raylora("submit", "quickstart", f"outputs={tmp_path}/other")
+    assert f"adapters show home-requests@1 --outputs {tmp_path}/other" in elsewhere.stderr
+    assert "serve up" not in elsewhere.stderr
+    here = raylora("submit", "quickstart").stderr
+    assert "--outputs" not in here
+    assert "raylora serve up --adapter home-requests@1" in here
+
+
 def test_json_is_one_event_a_line_and_last_the_end(fake: type[FakeClient]) -> None:
     result = raylora("submit", "quickstart", "--output", "json")
     lines = [json.loads(line) for line in result.stdout.splitlines()]

@@ -56,7 +56,7 @@ def down(output: str) -> None:
 
 
 def _stop_jobs() -> list[str]:
-    """Tell running jobs to end, so that they can close their runs; the head gives them 5 s."""
+    """Tell running jobs to end, so that they close their runs; together they have 4 s."""
     interrupted: list[str] = []
     # A head that hangs cannot be told anything; it is ended all the same.
     with contextlib.suppress(RayloraError):
@@ -64,7 +64,7 @@ def _stop_jobs() -> list[str]:
             return interrupted
         client = JobClient(connect(None, start=False))
         interrupted = [job.job_id for job in client.list() if not job.state.terminal]
-        client.request_stop(interrupted, wait_s=5.0)
+        client.request_stop(interrupted, wait_s=4.0)
     return interrupted
 
 

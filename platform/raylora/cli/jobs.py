@@ -109,7 +109,7 @@ def resume(job_id: str, detach: bool, address: str | None, output: str) -> None:
         emit({"job_id": submitted.job_id, "run_id": submitted.run_id}, output)
         next_commands([f"raylora jobs logs -f {submitted.job_id}"])
         return
-    finish(live.follow(client, submitted.job_id, output), output)
+    finish(live.follow(client, submitted.job_id, output), submitted, output)
 
 
 def _client(address: str | None) -> JobClient:

@@ -17,12 +17,15 @@ from raylora.cli.options import (
     overrides_argument,
 )
 from raylora.cli.output import emit, make_table, next_commands, note
+from raylora.cli.tracked import DEFAULT_OUTPUTS, same_store
 from raylora.cluster import submission
 from raylora.cluster.connect import Cluster, connect
+from raylora.cluster.events import ResultEvent
 from raylora.cluster.jobs import JobClient
 from raylora.cluster.submission import Submitted
-from raylora.config.compose import load_train
+from raylora.config.compose import load_serve, load_train
 from raylora.config.places import new_run_id
+from raylora.config.train_spec import TrainSpec
 from raylora.errors import JobFailed
 
 
@@ -70,7 +73,7 @@ def command(
             [f"raylora jobs logs -f {submitted.job_id}", f"raylora jobs stop {submitted.job_id}"]
         )
         return
-    finish(live.follow(client, submitted.job_id, output), output)
+    finish(live.follow(client, submitted.job_id, output), submitted, output)
 
 
 def announce(submitted: Submitted, cluster: Cluster) -> None:
@@ -91,7 +94,7 @@ def require_success(outcome: Outcome) -> None:
         )
 
 
-def finish(outcome: Outcome, output: str) -> None:
+def finish(outcome: Outcome, submitted: Submitted, output: str) -> None:
     """Print the result of a followed job and what to do next; JobFailed where it failed."""
     require_success(outcome)
     job, progress = outcome.job, outcome.progress
@@ -116,10 +119,20 @@ def finish(outcome: Outcome, output: str) -> None:
     emit(summary, output, Group(*_tables(summary, progress)))
     if result is None:
         return
-    commands = [f"raylora runs show {job.run_id}"]
-    if result.adapter:
-        commands += [f"raylora adapters show {result.adapter}", "raylora serve up"]
-    next_commands(commands)
+    next_commands(list(_next(submitted.spec(), result)))
+
+
+def _next(spec: TrainSpec, result: ResultEvent) -> Iterator[str]:
+    """Commands that work as printed from this folder: they name the store where it is another."""
+    is_default = Path(spec.outputs) == Path.cwd() / DEFAULT_OUTPUTS
+    store = same_store(spec.tracking.uri, DEFAULT_OUTPUTS if is_default else spec.outputs)
+    yield f"raylora runs show {result.run_id}{store}"
+    if result.adapter is None:
+        return
+    yield f"raylora adapters show {result.adapter}{store}"
+    # Another base or store would need a file of its own.
+    if not store and spec.model.id == load_serve("quickstart").spec.model.id:
+        yield f"raylora serve up --adapter {result.adapter}"
 
 
 def _tables(summary: dict[str, Any], progress: Progress) -> Iterator[RenderableType]:

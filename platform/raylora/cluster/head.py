@@ -23,7 +23,7 @@ from raylora.errors import RayloraError, Unreachable
 
 START_S = 90.0
 """Limit for a start; 6 to 9 s is what an idle two-core machine needs."""
-STOP_S = 8.0
+STOP_S = 6.0
 """Grace for Ray's own shutdown (about 4 s) before what is left is killed."""
 PORTS = ("gcs", "dashboard", "client_server", "autoscaler_metrics", "dashboard_metrics")
 ATTEMPTS = 3
@@ -225,5 +225,5 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _tail(log: Path, lines: int = 15) -> str:
+def _tail(log: Path, lines: int = 3) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

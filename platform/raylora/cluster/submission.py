@@ -13,7 +13,7 @@ from raylora.cluster.connect import Cluster
 from raylora.cluster.job_info import JobInfo
 from raylora.cluster.job_record import JobRecord
 from raylora.cluster.jobs import RUN_ID, JobClient
-from raylora.config.compose import resolved_yaml
+from raylora.config.compose import read_resolved, resolved_yaml
 from raylora.config.model_spec import ModelSource
 from raylora.config.places import run_dir
 from raylora.config.serve_spec import ServeSpec
@@ -35,6 +35,10 @@ class Submitted:
     job_id: str
     run_id: str
     bundle: Bundle
+
+    def spec(self) -> TrainSpec:
+        """The spec as it was shipped: settled, data paths below the job's folder."""
+        return read_resolved(self.bundle.working_dir / SPEC_NAME, TrainSpec)
 
 
 def submit(
