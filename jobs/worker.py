@@ -22,6 +22,7 @@ from raylora.jobs.data.batches import Batches
 from raylora.jobs.data.encode import encode
 from raylora.jobs.data.rows import Rows, read_rows
 from raylora.jobs.reporter import Follower, Reporter
+from raylora.jobs.train.attention import use_short_attention
 from raylora.jobs.train.checkpoint import Checkpoints
 from raylora.jobs.train.loop import Setup, train
 from raylora.jobs.train.loss import SupervisedLoss
@@ -81,6 +82,7 @@ def _prepare(assignment: Assignment, first: bool) -> Prepared:
     local = fetch(spec.model, cache())
     tokenizer = load_tokenizer(local)
     base = load_base(local, spec.model, pick())
+    use_short_attention(base)
     model = attach(base, spec.lora, spec.training.seed)
     # Dropout acts in train mode only; the frozen base of a causal model has none of its own.
     model.train()
