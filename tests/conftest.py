@@ -1,6 +1,7 @@
 """Fixtures for every room: a random tiny Llama and its tokenizer, built in memory."""
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from raylora.cluster import head
 from raylora.cluster.connect import Cluster, connect
+
+
+def pytest_configure() -> None:
+    """One thread for each test process: beside a busy neighbour two are 20 times slower."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
