@@ -19,7 +19,7 @@ from raylora.jobs.assignment import ADAPTER, BASE, EVALUATION, PROBE, Assessment
 from raylora.jobs.data.rows import read_rows
 from raylora.jobs.evaluation import evaluate, write_predictions
 from raylora.lora.bank import Bank
-from raylora.lora.base import load_base, load_tokenizer
+from raylora.lora.base import load_for_generation, load_tokenizer
 from raylora.lora.devices import pick
 from raylora.lora.sources import fetch
 
@@ -41,7 +41,7 @@ def _assess(assignment: Assignment) -> Assessment:
     torch.set_num_threads(max(1, int(cpus)))
     emit(StageEvent("verify"))
     local = fetch(spec.model, cache())
-    base: Any = load_base(local, spec.model, pick())
+    base: Any = load_for_generation(local, spec.model, pick())
     bank = Bank(base, base_revision=local.revision)
     facts = bank.add(ADAPTER, places.adapter)
     difference = probe.check(

@@ -12,7 +12,7 @@ from raylora.config.serve_spec import ServeSpec
 from raylora.engine.generator import Engine
 from raylora.lora import devices
 from raylora.lora.bank import Bank
-from raylora.lora.base import load_base, load_tokenizer
+from raylora.lora.base import load_for_generation, load_tokenizer
 from raylora.lora.sources import LocalModel, fetch
 from raylora.serve.catalogue import Catalogue
 from raylora.serve.endpoint import Endpoint, fingerprint
@@ -51,7 +51,7 @@ def start_endpoint(spec: ServeSpec) -> Endpoint:
     local = fetch(spec.model, cache())
     device = devices.pick()
     tokenizer = load_tokenizer(local)
-    model = load_base(local, spec.model, device)
+    model = load_for_generation(local, spec.model, device)
     bank = Bank(model, base_revision=local.revision)
     engine = Engine(
         model,

@@ -11,6 +11,7 @@ from raylora.lora.base import (
     linear_shapes,
     linear_shapes_of,
     load_base,
+    load_for_generation,
     load_tokenizer,
 )
 from raylora.lora.devices import Device, DeviceKind
@@ -49,6 +50,17 @@ def test_nf4_stores_linears_in_4_bits_but_not_the_head(local) -> None:
     assert linear_shapes(model) == linear_shapes(plain)
     with torch.no_grad():
         assert 0 < (model(IDS).logits - plain(IDS).logits).abs().max() < 0.5
+
+
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.FP32])
+def test_generation_on_a_cpu_has_the_numbers_of_nf4_without_its_layers(local, dtype) -> None:
+    nf4 = spec(local.path, Quantization.NF4, dtype)
+    model = load_for_generation(local, nf4, CPU)
+    assert compute_dtype(model) is CPU.dtype(dtype)
+    assert model.get_submodule("model.layers.0.mlp.up_proj").weight.dtype is CPU.dtype(dtype)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    with torch.inference_mode():
+        assert torch.equal(model(IDS).logits, load_base(local, nf4, CPU)(IDS).logits)
 
 
 def test_nf4_trains_as_before_after_an_eval_forward(local) -> None:
