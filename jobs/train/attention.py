@@ -22,7 +22,8 @@ LONGEST = 256
 
 def use_short_attention(model: PreTrainedModel) -> None:
     """Let a model that trains on a CPU use it for rows that are short and causal, else torch's."""
-    if model.device.type != "cpu" or model.config._attn_implementation != "sdpa":
+    config: Any = model.config
+    if model.device.type != "cpu" or config._attn_implementation != "sdpa":
         return
     AttentionInterface.register(NAME, short_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -44,7 +45,7 @@ def short_attention(
 
     A mask (sliding windows, packed rows) and dropout are left to torch's.
     """
-    rows, heads, length, size = query.shape
+    _, heads, length, size = query.shape
     plain = attention_mask is None and dropout == 0 and length == key.shape[2] <= LONGEST
     if not plain:
         return sdpa_attention_forward(
