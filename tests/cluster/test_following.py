@@ -21,6 +21,7 @@ class FlakySdk:
     def __init__(self, *breaks: int | None, answers: bool = True) -> None:
         self.breaks = list(breaks)
         self.answers = answers
+        self.log_is_gone = False
         self.submitted: list[str] = []
         self.failures: list[RayloraError] = []
 
@@ -30,6 +31,11 @@ class FlakySdk:
             yield LOG[start : min(start + 4, until or len(LOG))]
         if until is not None:
             raise Unreachable("gone")
+
+    def get_job_logs(self, job_id: str) -> str:
+        if self.log_is_gone:
+            raise RayloraError("the node is gone")
+        return LOG
 
     def get_job_info(self, job_id: str) -> Any:
         if not self.answers:
@@ -73,6 +79,14 @@ def client_on(monkeypatch: pytest.MonkeyPatch):
 )
 def test_every_line_comes_once_however_often_the_connection_breaks(client_on, breaks) -> None:
     assert list(client_on(FlakySdk(*breaks)).follow("job")) == LOG.split("\n")
+
+
+def test_a_stream_that_ends_before_the_log_does_loses_nothing(client_on) -> None:
+    sdk = FlakySdk()
+    sdk.tail = lambda job_id, *, skip: iter([LOG[:9]])
+    assert list(client_on(sdk).follow("job")) == LOG.split("\n")
+    sdk.log_is_gone = True
+    assert list(client_on(sdk).follow("job")) == ["first", "sec"]
 
 
 def test_a_network_that_stays_silent_is_an_error_after_the_limit(client_on) -> None:

@@ -20,7 +20,8 @@ from raylora.cluster.transport import READ_S, request
 from raylora.errors import NotAuthorised, NotFound, RayloraError, Unreachable
 
 SLOW_READ_S = 60.0
-"""For a submission: the head may first start its job agent; and for 50 MB on a slow line."""
+"""For a submission (the head may first start its job agent, or 50 MB be on a slow line) and for a
+whole log, which the head fetches from the node that has it."""
 SILENCE_S = 5.0
 """A job may be silent for long; after this long the head is asked whether it is still there."""
 
@@ -83,7 +84,7 @@ class LimitedClient(JobSubmissionClient):
             headers=self._headers,
             content=data,
             body=json_data,
-            read_s=READ_S if method == "GET" else SLOW_READ_S,
+            read_s=SLOW_READ_S if method != "GET" or endpoint.endswith("/logs") else READ_S,
         )
 
     def _raise_error(self, r: httpx.Response) -> NoReturn:
