@@ -173,10 +173,10 @@ def test_patterns_and_rslora_scale_as_in_peft(tiny_model, tmp_path: Path) -> Non
         task_type="CAUSAL_LM",
     )
     peft = get_peft_model(tiny_model, config).eval()
-    peft.save_pretrained(tmp_path / "a")
+    peft.save_pretrained(str(tmp_path / "a"))
     (tmp_path / "a" / "README.md").unlink()
     wanted = generate(peft, PROMPTS)
-    base = peft.unload()
+    base: Any = peft.unload()
     bank = Bank(base)
     facts = bank.add("a", tmp_path / "a", manifest_required=False)
     tokens, logits = generate(with_bank(base, bank, ["a"] * 7), PROMPTS)

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,10 +44,11 @@ def test_the_base_is_frozen_in_the_dtype_asked_for(local, quantization, dtype) -
 def test_nf4_stores_linears_in_4_bits_but_not_the_head(local) -> None:
     plain = load_base(local, spec(local.path), CPU)
     model = load_base(local, spec(local.path, Quantization.NF4), CPU)
-    layer = model.get_submodule("model.layers.0.mlp.up_proj")
+    layer: Any = model.get_submodule("model.layers.0.mlp.up_proj")
     assert layer.weight.dtype is torch.uint8
     assert layer.weight.quant_state.quant_type == "nf4"
-    assert model.get_output_embeddings().weight.dtype is torch.float32
+    head: Any = model.get_output_embeddings()
+    assert head.weight.dtype is torch.float32
     assert linear_shapes(model) == linear_shapes(plain)
     with torch.no_grad():
         assert 0 < (model(IDS).logits - plain(IDS).logits).abs().max() < 0.5

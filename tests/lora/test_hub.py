@@ -1,16 +1,17 @@
 """What the hub's client raises becomes an error of ours."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import httpx
 import pytest
-from huggingface_hub import errors
+from huggingface_hub import HfApi, errors
 
 from raylora.errors import NotAuthorised, NotFound, Unreachable
 from raylora.lora import hub
 
 COMMIT = "b" * 40
-RESPONSE = httpx.Response(404, request=httpx.Request("GET", "http://hub.invalid"))
+RESPONSE: Any = SimpleNamespace(status_code=404, headers={}, request=None)
 
 
 def test_a_commit_needs_no_network(monkeypatch) -> None:
@@ -35,8 +36,8 @@ def test_a_branch_is_resolved(monkeypatch) -> None:
         (errors.GatedRepoError("x", response=RESPONSE), NotAuthorised),
         (errors.OfflineModeIsEnabled("x"), Unreachable),
         (errors.HfHubHTTPError("x", response=RESPONSE), Unreachable),
-        (httpx.ConnectError("x"), Unreachable),
-        (httpx.ReadTimeout("x"), Unreachable),
+        (errors.HTTPError("x"), Unreachable),  # pyright: ignore[reportPrivateImportUsage]
+        (TimeoutError("x"), Unreachable),
     ],
 )
 def test_every_fault_of_the_client_is_mapped(monkeypatch, raised, kind) -> None:
@@ -48,8 +49,17 @@ def test_every_fault_of_the_client_is_mapped(monkeypatch, raised, kind) -> None:
         hub.resolve_commit("org/model", "main", known=[COMMIT])
 
 
-def fake_snapshot(monkeypatch, *files: str) -> dict[str, object]:
-    seen: dict[str, object] = {}
+def test_the_real_client_without_a_network_is_unreachable(monkeypatch) -> None:
+    def nowhere() -> HfApi:
+        return HfApi(endpoint="http://127.0.0.1:9")  # the discard port, where nothing listens
+
+    monkeypatch.setattr("huggingface_hub.HfApi", nowhere)
+    with pytest.raises(Unreachable, match="does not answer for org/model at main"):
+        hub.resolve_commit("org/model", "main")
+
+
+def fake_snapshot(monkeypatch, *files: str) -> dict[str, Any]:
+    seen: dict[str, Any] = {}
 
     def download(repo_id: str, *, revision: str, local_dir: Path, allow_patterns: list[str]):
         seen.update(repo_id=repo_id, revision=revision, patterns=allow_patterns)

@@ -1,6 +1,7 @@
 """The real base by the real path: package, GGUF, cache, then bank against PEFT."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,9 +53,9 @@ def test_the_base_answers_and_the_bank_equals_peft(
     smollm2: LocalModel, quantization: Quantization, tmp_path: Path
 ) -> None:
     spec = ModelSpec(quantization=quantization)
-    base = load_base(smollm2, spec, pick())
+    base: Any = load_base(smollm2, spec, pick())
     tokenizer = load_tokenizer(smollm2)
-    prompt = tokenizer.apply_chat_template(
+    prompt: Any = tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is the capital of France?"}],
         add_generation_prompt=True,
         return_dict=True,

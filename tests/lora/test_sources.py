@@ -4,6 +4,7 @@ import multiprocessing
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,11 +96,8 @@ def test_a_package_must_be_pinned(bad: str, tmp_path: Path) -> None:
 
 
 def pip_says(monkeypatch, stderr: str) -> None:
-    class Done:
-        returncode = 1
-
-    Done.stderr = stderr
-    monkeypatch.setattr(package.subprocess, "run", lambda *args, **kwargs: Done)
+    done = SimpleNamespace(returncode=1, stderr=stderr)
+    monkeypatch.setattr(package.subprocess, "run", lambda *args, **kwargs: done)
 
 
 def test_no_network_is_unreachable_and_says_how_to_do_without(monkeypatch, tmp_path: Path) -> None:

@@ -48,9 +48,10 @@ def download(repo_id: str, commit: str, into: Path, *, with_code: bool) -> None:
 
 @contextmanager
 def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
-    from httpx import HTTPError
     from huggingface_hub import errors
 
+    # Of the HTTP client that this release of the hub's package uses: httpx in 1.x, httpx2 in 2.x.
+    client_error: type[Exception] = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
     where = f"{repo_id} at {revision}" if revision else repo_id
     try:
         yield
@@ -66,7 +67,7 @@ def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
         ) from error
     except errors.HFValidationError as error:
         raise NotFound(f"model.id: {error}", hint="write OWNER/NAME") from error
-    except (HTTPError, OSError) as error:  # HfHubHTTPError and OfflineModeIsEnabled are among them
+    except (client_error, OSError) as error:  # HfHubHTTPError, OfflineModeIsEnabled among them
         raise Unreachable(
             f"the model hub does not answer for {where}: {error}",
             hint="check the network and HF_HUB_OFFLINE; a local copy is model.source=path",
