@@ -40,7 +40,7 @@ _POWERED: Final = (
 _NEW_POWERED: Final = (
     "night light", "game console", "hot plate", "water cooler", "pool filter", "party lights",
     "wall clock", "foot warmer", "home server", "snow machine", "door camera", "projector",
-    "toaster", "kettle", "fireplace", "wine cooler",
+    "phone charger", "kettle", "fireplace", "wine cooler",
 )  # fmt: skip
 _DIALS: Final = (
     "thermostat", "lamp", "fan", "heater", "oven", "speaker", "air conditioner",
@@ -59,7 +59,7 @@ _NEW_COVERS: Final = (
     "cat flap", "sun roof", "roof hatch", "air duct", "canopy", "rain cover",
 )  # fmt: skip
 _LOCKS: Final = (
-    "front door", "gate", "safe", "side door", "medicine cabinet", "bike shed", "patio door",
+    "front door", "gate", "safe", "side door", "medicine cabinet", "bike rack", "patio door",
     "back door", "car", "locker", "desk drawer", "window", "toolbox", "trunk", "garage door",
     "balcony door", "chest", "freezer",
 )  # fmt: skip
@@ -75,7 +75,7 @@ _ROOMS: Final = (
     "cloakroom", "barn", "boathouse", "observatory", "orangery",
 )  # fmt: skip
 _NEW_ROOMS: Final = (
-    "attic", "pantry", "gym", "greenhouse", "loft", "game room", "tea room", "music corner",
+    "attic", "pantry", "gym", "card room", "loft", "game room", "tea room", "music corner",
     "guest house", "wine cellar", "art gallery", "ice rink", "boat deck", "pool hall",
 )  # fmt: skip
 
@@ -180,19 +180,19 @@ HELDOUT: Final = Vocabulary(
             "Would you turn the {device}{where} on for me{when}?",
             "I need the {device}{where} switched on{when}.",
             "Let us have the {device}{where} on{when}.",
-            "Go ahead and start up the {device}{where}{when}.",
+            "Go ahead and switch on the {device}{where}{when}.",
         ),
         "off": (
             "Would you turn the {device}{where} off for me{when}?",
             "I need the {device}{where} switched off{when}.",
             "Let us have the {device}{where} off{when}.",
-            "Go ahead and shut down the {device}{where}{when}.",
+            "Go ahead and switch off the {device}{where}{when}.",
         ),
         "set": (
             "Would you set the {device}{where} to {value} for me{when}?",
             "I need the {device}{where} set to {value}{when}.",
-            "Let us have the {device}{where} at {value}{when}.",
-            "Go ahead and move the {device}{where} to {value}{when}.",
+            "Let us set the {device}{where} to {value}{when}.",
+            "Go ahead and turn the {device}{where} to {value}{when}.",
         ),
         "open": (
             "Would you open the {device}{where} for me{when}?",
