@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
@@ -31,7 +31,9 @@ class Endpoint(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Endpoint
+    @property
+    def endpoint(self) -> Endpoint:
+        return cast(Endpoint, self.server)
 
     def do_GET(self) -> None:
         cards = {f"/v1/models/{card['id']}": card for card in CARDS}
@@ -47,14 +49,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.bodies.append(body)
+        self.endpoint.bodies.append(body)
         model = "home@2" if body["model"] == "home" else body["model"]
         chunks: list[dict[str, Any]] = [
             {"model": model, "choices": [{"delta": {"content": piece}, "finish_reason": None}]}
             for piece in ("[bold]", "said ", body["messages"][-1]["content"])
         ]
-        if self.server.breaks is not None:
-            chunks = [chunks[0], self.server.breaks]
+        if self.endpoint.breaks is not None:
+            chunks = [chunks[0], self.endpoint.breaks]
         else:
             chunks.append({"model": model, "choices": [{"delta": {}, "finish_reason": "stop"}]})
             usage = {"completion_tokens": 3}

@@ -17,6 +17,7 @@ from raylora.cli.options import output_option, overrides_argument
 from raylora.cli.output import emit, make_table, next_commands, note
 from raylora.cli.serve import start_endpoint
 from raylora.cli.submit import announce, require_success
+from raylora.cli.tracked import same_store
 from raylora.cluster import applications, head, submission
 from raylora.cluster.connect import Cluster, connect
 from raylora.cluster.events import ResultEvent
@@ -49,12 +50,12 @@ def command(overrides: tuple[str, ...], keep: bool, output: str) -> None:
     with _cluster(clock, keep) as cluster:
         result, scores = _train(spec, cluster, clock)
         with clock.stage("serve"):
-            start_endpoint(_serve_spec(spec, result), cluster)
+            start_endpoint(_serve_spec(spec, result, cluster), cluster)
             url = str(applications.status(cluster).url)
         with clock.stage("ask"):
             sample = _telling_sample(Path(result.adapter_dir))
             answers = _ask(url, spec, sample)
-    report = {
+    report: dict[str, Any] = {
         "run_id": result.run_id,
         "adapter": result.adapter,
         "champion": _champion(spec),
@@ -123,16 +124,19 @@ def _train(
     return progress.result, {event.subject: event.metrics for event in progress.evaluations}
 
 
-def _serve_spec(spec: TrainSpec, result: ResultEvent) -> ServeSpec:
+def _serve_spec(spec: TrainSpec, result: ResultEvent, cluster: Cluster) -> ServeSpec:
     """The shipped endpoint with the new version, on the base as it was trained on."""
     shipped = load_serve(PRESET).spec
+    port = applications.status(cluster).port
+    if port is None:
+        port = shipped.port if is_free(shipped.port) else free_ports(1)[0]
     return shipped.model_copy(
         update={
             "model": spec.model,
             "adapters": (str(result.adapter), f"{spec.adapter_name}@{CHAMPION}"),
             "outputs": spec.outputs,
             "tracking": spec.tracking,
-            "port": shipped.port if is_free(shipped.port) else free_ports(1)[0],
+            "port": port,
         }
     )
 
@@ -175,10 +179,12 @@ def _next(
     """Commands that work as they stand, in this order."""
     request = shlex.quote(sample["prompt"][-1]["content"])
     names = f"--model {spec.model.name} --model {spec.adapter_name}"
-    up = [] if keep else ["raylora serve up"]
+    store = same_store(spec.tracking.uri, spec.outputs)
+    overrides = f" outputs={spec.outputs} tracking.uri={spec.tracking.uri or 'null'}"
+    up = [] if keep else [f"raylora serve up{overrides if store else ''}"]
     return [
-        f"raylora runs show {result.run_id}",
-        f"raylora adapters show {result.adapter}",
+        f"raylora runs show {result.run_id}{store}",
+        f"raylora adapters show {result.adapter}{store}",
         *up,
         f"raylora chat {names} {request}",
         "raylora serve down",

@@ -99,16 +99,18 @@ class TinyRun:
     def start(self, recorder: Recorder) -> PeftModel:
         """Train to the end, from the newest checkpoint on; the trained model."""
         dtype = torch.bfloat16 if self.bf16 else torch.float32
-        model = with_lora(llama().to(dtype), self.dropout)
+        base: Any = llama()
+        model = with_lora(base.to(dtype), self.dropout)
         # PEFT trains its dropout only in train mode; the rest of the tiny model has none.
         model.train()
         settings = {"max_steps": 8, "global_batch_size": 4, "micro_batch_size": 1}
-        training = TrainingSpec(
-            **{**settings, "learning_rate": 1e-2, "save_steps": 3, **self.training}
+        training = TrainingSpec.model_validate(
+            {**settings, "learning_rate": 1e-2, "save_steps": 3, **self.training}
         )
         workers = WorkersSpec(num_workers=self.world, zero_stage=self.zero_stage)
+        causal: Any = model.get_base_model()
         sharded = ShardedModel(
-            SupervisedLoss(model, model.get_base_model()),
+            SupervisedLoss(model, causal),
             deepspeed_config(training, workers, dtype),
             cpu_comm_op=workers.cpu_comm_op,
         )
