@@ -3,6 +3,7 @@
 Runs as a Ray task of its own process, so that what is judged is what is on disk.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,14 @@ import ray
 import torch
 from torch import Tensor
 
-from raylora.cluster.events import EvaluationEvent, StageEvent, emit
+from raylora.cluster.events import EvaluationEvent, Event, StageEvent
 from raylora.config.places import cache
 from raylora.engine.generator import Engine
 from raylora.errors import RayloraError
 from raylora.jobs import probe
 from raylora.jobs.assignment import ADAPTER, BASE, EVALUATION, PROBE, Assessment, Assignment
 from raylora.jobs.data.rows import read_rows
-from raylora.jobs.evaluation import evaluate, write_predictions
+from raylora.jobs.evaluation import Scores, evaluate, write_predictions
 from raylora.lora.bank import Bank
 from raylora.lora.base import load_for_generation, load_tokenizer
 from raylora.lora.devices import pick
@@ -27,19 +28,23 @@ PREDICTIONS = "predictions.jsonl"
 """Every held-out answer of both subjects."""
 
 
-def assess(assignment: Assignment) -> Assessment | RayloraError:
-    """Check the run's adapter and evaluate it beside its base. Returns what is wrong with it."""
+def assess(assignment: Assignment) -> Iterator[Event | Assessment | RayloraError]:
+    """Check the run's adapter and evaluate it beside its base.
+
+    Yields events as they happen, for the driver to say in their order, and last the assessment or
+    what is wrong with the adapter.
+    """
     try:
-        return _assess(assignment)
+        yield from _assess(assignment)
     except RayloraError as error:
-        return error
+        yield error
 
 
-def _assess(assignment: Assignment) -> Assessment:
+def _assess(assignment: Assignment) -> Iterator[Event | Assessment]:
     spec, places = assignment.spec, assignment.places
     cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
     torch.set_num_threads(max(1, int(cpus)))
-    emit(StageEvent("verify"))
+    yield StageEvent("verify")
     local = fetch(spec.model, cache())
     base: Any = load_for_generation(local, spec.model, pick())
     bank = Bank(base, base_revision=local.revision)
@@ -47,23 +52,25 @@ def _assess(assignment: Assignment) -> Assessment:
     difference = probe.check(
         places.metadata / PROBE, _forward(base, bank, None), _forward(base, bank, ADAPTER)
     )
-    scores: dict[str, dict[str, float]] = {}
+    scores: Mapping[str, Scores] = {}
     if spec.data.validation is not None:
-        emit(StageEvent("evaluate", spec.data.validation))
+        yield StageEvent("evaluate", spec.data.validation)
         scores = _evaluate(assignment, base, load_tokenizer(local), bank, spec.data.validation)
-    return Assessment(
+    for subject, score in scores.items():
+        yield EvaluationEvent(subject, score.rows, score.metrics)
+    yield Assessment(
         base_revision=local.revision,
         data_sha256=facts.lineage["data"]["sha256"],
         adapter_sha256=facts.sha256,
         r=facts.r,
         logit_difference=difference,
-        scores=scores,
+        scores={subject: score.metrics for subject, score in scores.items()},
     )
 
 
 def _evaluate(
     assignment: Assignment, base: Any, tokenizer: Any, bank: Bank, held_out: str
-) -> dict[str, dict[str, float]]:
+) -> Mapping[str, Scores]:
     spec = assignment.spec
     engine = Engine(
         base,
@@ -82,9 +89,7 @@ def _evaluate(
     )
     folder = assignment.places.artifacts / EVALUATION
     write_predictions(folder / PREDICTIONS, evaluation.predictions)
-    for subject, scores in evaluation.scores.items():
-        emit(EvaluationEvent(subject, scores.rows, scores.metrics))
-    return {subject: scores.metrics for subject, scores in evaluation.scores.items()}
+    return evaluation.scores
 
 
 def _forward(base: Any, bank: Bank, key: str | None) -> probe.Forward:

@@ -19,11 +19,11 @@ from typing import Any, NoReturn
 import yaml
 
 import raylora
-from raylora.cluster.events import ResultEvent, StageEvent, emit
+from raylora.cluster.events import Event, ResultEvent, StageEvent, emit
 from raylora.config.compose import read_resolved
 from raylora.config.places import new_run_id, run_dir
 from raylora.config.train_spec import TrainSpec
-from raylora.errors import ExitCode, RayloraError
+from raylora.errors import ExitCode, JobFailed, RayloraError
 from raylora.jobs.assignment import (
     ADAPTER,
     BASE,
@@ -169,18 +169,24 @@ def _assess(assignment: Assignment) -> Assessment:
     task = ray.remote(
         num_cpus=min(workers.num_workers * workers.cpus_per_worker, largest),
         num_gpus=workers.gpus_per_worker,
+        num_returns="streaming",
     )(_assess_on_node)
-    assessment = ray.get(task.remote(assignment))
-    if isinstance(assessment, RayloraError):
-        raise assessment
-    return assessment
+    stream: Any = task.remote(assignment)
+    for reference in stream:
+        said: Event | Assessment | RayloraError = ray.get(reference)
+        if isinstance(said, Assessment):
+            return said
+        if isinstance(said, RayloraError):
+            raise said
+        emit(said)
+    raise JobFailed("the assessment of the adapter ended without a result")
 
 
-def _assess_on_node(assignment: Assignment) -> Assessment | RayloraError:
+def _assess_on_node(assignment: Assignment) -> Iterator[Event | Assessment | RayloraError]:
     enter(assignment.spec)
     from raylora.jobs.assess import assess
 
-    return assess(assignment)
+    yield from assess(assignment)
 
 
 def _register(assignment: Assignment, run: Run, assessment: Assessment) -> ResultEvent:

@@ -3,7 +3,10 @@
 import json
 import os
 import socket
+import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,8 +17,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from raylora.cluster import head
+from raylora.cluster import head, processes
 from raylora.cluster.connect import Cluster, connect
+from raylora.cluster.jobs import JobClient
 
 
 def pytest_configure() -> None:
@@ -115,6 +119,47 @@ def local_cluster(_own_home: None) -> Iterator[Cluster]:
     """The suite's local head, started by the first test that wants it. Mark such tests `ray`."""
     yield connect(None)
     head.stop()
+
+
+@pytest.fixture
+def second_node(
+    local_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Another raylet on this machine: a cluster of two nodes."""
+    state = head.running()
+    assert state is not None
+    folder = Path(tempfile.mkdtemp(dir=state.temp_dir))
+    ports = ("node-manager", "object-manager", "dashboard-agent-grpc", "dashboard-agent-listen")
+    ports += ("runtime-env-agent", "min-worker", "max-worker")
+    node = processes.start_detached(
+        [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
+            f"--address={state.gcs_address}",
+            f"--node-ip-address={state.gcs_address.split(':')[0]}",
+            *(f"--{name}-port=0" for name in ports),
+            "--metrics-export-port=0",
+            "--num-cpus=1",
+            "--object-store-memory=100000000",
+            f"--temp-dir={folder}",
+            "--disable-usage-stats",
+        ],
+        env=os.environ
+        | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": state.token_path,
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+            processes.MARKER: state.id,
+        },
+        cwd=folder,
+        log=folder / "log",
+    )
+    client = JobClient(local_cluster)
+    deadline = time.monotonic() + 60
+    while len(client.nodes()) < 2:
+        assert time.monotonic() < deadline, (folder / "log").read_text("utf-8")
+        time.sleep(0.3)
+    yield
+    processes.end([node], grace_s=15)
 
 
 @pytest.fixture

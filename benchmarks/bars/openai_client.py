@@ -14,10 +14,10 @@ def conversations(endpoint: str, report: dict[str, Any]) -> list[Check]:
     report: what quickstart printed (adapter, messages, answers).
     """
     client = openai.OpenAI(base_url=f"{endpoint}/v1", api_key="unused", max_retries=0)
-    name, _, version = report["adapter"].rpartition("@")
-    adapter = f"{name}@{version}"
+    adapter: str = report["adapter"]
+    name = adapter.partition("@")[0]
     messages = report["messages"]
-    expected = report["answers"][name]["text"]
+    expected = report["answers"][adapter]["text"]
 
     def lists_models() -> tuple[str, bool]:
         listed = {model.id for model in client.models.list()}

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.bars.bar import Bar, Verdict, at_least, at_most, holds
+from benchmarks.bars.bar import Bar, at_least, at_most, holds
 from benchmarks.bars.footprint import PeakMemory
 from benchmarks.bars.fresh import Clone, clone
 from benchmarks.bars.openai_client import conversations
@@ -43,17 +43,12 @@ def measure() -> Iterator[Bar]:
         )
         yield holds("champion stays the first", champions.count("1"), len(runs), "runs")
 
-        endpoint = kept_endpoint(runs[-1])
-        done = [check() for check in conversations(endpoint, runs[-1])]
+        done = [check() for check in conversations(str(runs[-1]["endpoint"]), runs[-1])]
         broken = "; ".join(name for name, passed in done if not passed)
         yield holds("openai client", sum(p for _, p in done), len(done), "conversations", broken)
-        yield from _next_commands(fresh, runs[-1])
+        yield from _next_commands(fresh, "kept up", runs[-1])
+        yield from _next_commands(fresh, "stopped", runs[1])
         yield holds("down leaves nothing", int(not fresh.leftovers()), 1, "nothing left")
-
-
-def kept_endpoint(report: dict[str, Any]) -> str:
-    """URL of the endpoint that a run with --keep left up."""
-    return str(report["endpoint"])
 
 
 def _report(stdout: str) -> dict[str, Any]:
@@ -72,15 +67,14 @@ def _scores(runs: list[dict[str, Any]]) -> Iterator[Bar]:
     yield at_least("held-out exact match, adapter", adapter, 90, " %")
 
 
-def _next_commands(fresh: Clone, report: dict[str, Any]) -> Iterator[Bar]:
-    """Type each printed command as it stands, those that stop things last."""
+def _next_commands(fresh: Clone, state: str, report: dict[str, Any]) -> Iterator[Bar]:
+    """Type each printed command as it stands, in its order."""
     commands: list[str] = report["next_commands"]
-    ordered = sorted(commands, key=lambda command: command.endswith(" down"))
     bad: list[str] = []
-    for command in ordered:
+    for command in commands:
         name, *arguments = shlex.split(command)
         if name != "raylora" or fresh.raylora(*arguments, timeout_s=300).code != 0:
             bad.append(command)
     works = len(commands) - len(bad)
-    bar = holds("next commands", works, len(commands), "work as printed", "; ".join(bad))
-    yield bar if commands else Bar(bar.name, "0/0", "-", "some", Verdict.SHORT)
+    name = f"next commands, {state}"
+    yield holds(name, works, len(commands), "work as printed", "; ".join(bad))

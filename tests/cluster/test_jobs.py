@@ -6,12 +6,12 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from raylora.cluster import bundle, events, head, processes, submission
+from raylora.cluster import bundle, events, submission
 from raylora.cluster.bundle import Bundle
 from raylora.cluster.connect import Cluster
 from raylora.cluster.events import RestartEvent
@@ -159,48 +159,6 @@ def test_a_run_is_resumed_under_its_own_id(
     list(client.follow(second.job_id))
     job = client.status(second.job_id)
     assert (job.run_id, job.name, job.program) == (run_id, "again", "json.tool")
-
-
-@pytest.fixture
-def second_node(
-    local_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """Another raylet on this machine: a cluster of two nodes."""
-    state = head.running()
-    assert state is not None
-    folder = Path(state.temp_dir) / "second"
-    folder.mkdir()
-    ports = ("node-manager", "object-manager", "dashboard-agent-grpc", "dashboard-agent-listen")
-    ports += ("runtime-env-agent", "min-worker", "max-worker")
-    node = processes.start_detached(
-        [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
-            f"--address={state.gcs_address}",
-            f"--node-ip-address={state.gcs_address.split(':')[0]}",
-            *(f"--{name}-port=0" for name in ports),
-            "--metrics-export-port=0",
-            "--num-cpus=1",
-            "--object-store-memory=100000000",
-            f"--temp-dir={folder}",
-            "--disable-usage-stats",
-        ],
-        env=os.environ
-        | {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": state.token_path,
-            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-            processes.MARKER: state.id,
-        },
-        cwd=folder,
-        log=folder / "log",
-    )
-    client = JobClient(local_cluster)
-    deadline = time.monotonic() + 60
-    while len(client.nodes()) < 2:
-        assert time.monotonic() < deadline, (folder / "log").read_text("utf-8")
-        time.sleep(0.3)
-    yield
-    processes.end([node], grace_s=15)
 
 
 @pytest.mark.usefixtures("second_node")

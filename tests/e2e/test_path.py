@@ -51,7 +51,7 @@ def test_from_a_yaml_to_a_served_adapter(raylora: Run, tmp_path: Path) -> None:
         scores = report["scores"]
         assert scores["adapter"]["json_valid"] > 0.8 > scores["base"]["json_valid"]
         assert scores["adapter"]["json_fields"] > scores["base"]["json_fields"] + 0.3
-        assert report["answers"]["home-requests"]["model"] == "home-requests@1"
+        assert report["answers"]["home-requests@1"]["model"] == "home-requests@1"
         assert report["answers"][report["base"]]["model"] == report["base"]
 
         runs = json.loads(raylora("runs", "list", "--output", "json").stdout)

@@ -180,3 +180,23 @@ def test_a_stopped_run_is_killed_in_mlflow_too(make_spec, submit):
     assert client.stop(run_id).state is JobState.STOPPED
     assert time.monotonic() - began < 30
     assert get_run(uri_of(spec), run_id).summary.status == "KILLED"
+
+
+@pytest.mark.usefixtures("second_node")
+def test_two_nodes_train_as_one(make_spec, submit, local_cluster):
+    training = {"max_steps": 6, "micro_batch_size": 2, "learning_rate": 1e-2}
+    # One CPU more than the first node has: the workers need both nodes.
+    everything = int(JobClient(local_cluster).capacity()["CPU"])
+    losses: list[list[float]] = []
+    for workers in (1, everything):
+        spec = make_spec(
+            6,
+            name=f"workers-{workers}",
+            training={**training, "global_batch_size": 2 * everything},
+            workers={"num_workers": workers},
+        )
+        client, run_id = submit(spec)
+        steps = [e for e in events_of(client, run_id) if isinstance(e, StepEvent)]
+        assert client.status(run_id).state is JobState.SUCCEEDED, client.logs(run_id)[-3000:]
+        losses.append([step.loss for step in steps])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

@@ -3,7 +3,7 @@
 import json
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def command(overrides: tuple[str, ...], keep: bool, output: str) -> None:
             url = str(applications.status(cluster).url)
         with clock.stage("ask"):
             sample = _telling_sample(Path(result.adapter_dir))
-            answers = _ask(url, spec, sample)
+            answers = _ask(url, (spec.model.name, str(result.adapter)), spec, sample)
     report: dict[str, Any] = {
         "run_id": result.run_id,
         "adapter": result.adapter,
@@ -158,13 +158,14 @@ def _telling_sample(adapter_dir: Path) -> Mapping[str, Any]:
     )
 
 
-def _ask(url: str, spec: TrainSpec, sample: Mapping[str, Any]) -> dict[str, Answer]:
-    """The same question over HTTP to the base and to the adapter, by model name."""
+def _ask(
+    url: str, models: Sequence[str], spec: TrainSpec, sample: Mapping[str, Any]
+) -> dict[str, Answer]:
+    """The same question over HTTP to each model."""
     client = EndpointClient(url)
     options = {"temperature": 0, "max_tokens": spec.evaluation.max_new_tokens}
     return {
-        name: client.chat(name, sample["prompt"], options, lambda _: None)
-        for name in (spec.model.name, spec.adapter_name)
+        model: client.chat(model, sample["prompt"], options, lambda _: None) for model in models
     }
 
 
