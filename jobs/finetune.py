@@ -167,7 +167,7 @@ def _assess(assignment: Assignment) -> Assessment:
     workers = assignment.spec.workers
     largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
     task = ray.remote(
-        num_cpus=min(workers.num_workers * workers.cpus_per_worker, largest),
+        num_cpus=min(workers.most * workers.cpus_per_worker, largest),
         num_gpus=workers.gpus_per_worker,
         num_returns="streaming",
     )(_assess_on_node)
@@ -234,7 +234,7 @@ def _lineage(assignment: Assignment, assessment: Assessment) -> dict[str, str]:
         "raylora.base_name": spec.model.name,
         "raylora.base_revision": assessment.base_revision,
         "raylora.quantization": spec.model.quantization.value,
-        "raylora.data": spec.data.train,
+        "raylora.data": spec.data.train_label,
         "raylora.data_sha256": assessment.data_sha256,
         "raylora.spec_sha256": spec_sha256(assignment.spec),
         "raylora.version": raylora.__version__,

@@ -7,7 +7,7 @@ import os
 import secrets
 from typing import Any
 
-from raylora.config.train_spec import WorkersSpec
+from raylora.config.workers_spec import WorkersSpec
 from raylora.errors import InsufficientResources, JobFailed, RayloraError
 from raylora.jobs.assignment import Assignment, enter
 from raylora.jobs.train.outcome import Outcome
@@ -83,10 +83,10 @@ def _refuse_impossible(workers: WorkersSpec) -> None:
 
     total = ray.cluster_resources()
     for resource, each in _resources(workers).items():
-        asked = each * workers.num_workers
+        asked = each * workers.least
         if asked > total.get(resource, 0):
             raise InsufficientResources(
-                f"{workers.num_workers} workers need {asked:g} {resource}, "
+                f"{workers.least} workers need {asked:g} {resource}, "
                 f"the cluster has {total.get(resource, 0):g}",
                 hint="lower workers.num_workers or what each takes",
             )

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from raylora.config.train_spec import TrainingSpec
+from raylora.config.training_spec import TrainingSpec
 from raylora.jobs.data.encode import IGNORED, Example
 
 MicroBatch: TypeAlias = dict[str, Tensor]

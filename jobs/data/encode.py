@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from jinja2 import TemplateError
 
-from raylora.config.train_spec import DataSpec
+from raylora.config.data_spec import DataSpec
 from raylora.engine.prompts import chat_prompt
 from raylora.errors import InvalidData
 from raylora.jobs.data.conversation import Message, Role

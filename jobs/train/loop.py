@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from raylora.config.train_spec import TrainingSpec
+from raylora.config.training_spec import TrainingSpec
 from raylora.errors import JobFailed
 from raylora.jobs.data.batches import Batches
 from raylora.jobs.train.checkpoint import Checkpoints, Progress

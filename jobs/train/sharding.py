@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from raylora.config.train_spec import TrainingSpec, WorkersSpec
+from raylora.config.training_spec import TrainingSpec
+from raylora.config.workers_spec import WorkersSpec
 
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 STATE_PARTS = ("weight", *ADAM_MOMENTS)
@@ -26,7 +27,7 @@ def deepspeed_config(
     training: TrainingSpec, workers: WorkersSpec, dtype: torch.dtype
 ) -> dict[str, Any]:
     """DeepSpeed's JSON for a spec and the dtype the base computes in."""
-    rows_per_worker = training.global_batch_size // workers.num_workers
+    rows_per_worker = training.global_batch_size // workers.least
     return {
         "train_batch_size": training.global_batch_size,
         "train_micro_batch_size_per_gpu": training.micro_batch_size,

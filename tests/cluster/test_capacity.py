@@ -3,7 +3,7 @@
 import pytest
 
 from raylora.cluster.capacity import Demand, Node, amounts, demand_of, require, totals
-from raylora.config.train_spec import WorkersSpec
+from raylora.config.workers_spec import WorkersSpec
 from raylora.errors import ExitCode, InsufficientResources
 
 LAPTOP = Node("127.0.0.2", {"CPU": 2.0, "memory": 8e9, "node:127.0.0.2": 1.0})

@@ -136,7 +136,7 @@ def test_every_mistake_is_named_with_its_place_and_remedy(write: Write) -> None:
 
 
 def test_rules_between_keys_are_all_checked_and_name_their_keys(write: Write) -> None:
-    path = write("training: {global_batch_size: 7}\ndata: {max_length: 4096}\nlora: {r: 0}\n")
+    path = write("training: {global_batch_size: 1}\ndata: {max_length: 4096}\nlora: {r: 0}\n")
     found = problems_of(path, "model.trust_remote_code=true", "workers.num_workers=2")
     assert set(found) == {
         "lora.r",
@@ -147,6 +147,62 @@ def test_rules_between_keys_are_all_checked_and_name_their_keys(write: Write) ->
     assert found["training.global_batch_size"].source == (
         f"{path}:1, override workers.num_workers=2"
     )
+
+
+def test_a_rule_says_what_it_found(write: Write) -> None:
+    found = problems_of(write("name: x\ndata: {max_length: 4096}\n"))
+    assert list(found) == ["data.max_length"]
+    assert "data.max_length=4096, model.max_length=2048" in found["data.max_length"].message
+
+
+def test_a_mapping_takes_entries_one_by_one(write: Write) -> None:
+    path = write('lora:\n  rank_pattern: {q_proj: 4, "0.mlp.up_proj": 2}\n  r: 8\n')
+    resolved = load_train(
+        path,
+        [
+            "lora.rank_pattern.mlp.down_proj=16",
+            "lora.rank_pattern.q_proj=5",
+            "lora.alpha_pattern={k_proj: 1, v_proj: 2}",
+            "~lora.alpha_pattern.v_proj",
+            "data.columns.prompt=question",
+        ],
+    )
+    assert resolved.spec.lora.rank_pattern == {
+        "q_proj": 5,
+        "0.mlp.up_proj": 2,
+        "mlp.down_proj": 16,
+    }
+    assert resolved.spec.lora.alpha_pattern == {"k_proj": 1}
+    assert resolved.spec.data.columns == {"prompt": "question"}
+    origin = resolved.provenance["lora.rank_pattern"]
+    assert origin == Origin(OriginKind.OVERRIDE, "lora.rank_pattern.q_proj=5")
+    assert read_resolved(write(resolved.to_yaml()), TrainSpec) == resolved.spec
+
+
+def test_mistakes_in_mappings_and_lists_of_sections_are_named_in_full(write: Write) -> None:
+    path = write(
+        "lora:\n  rank_pattern:\n    q_proj: x\n"
+        "data:\n  mixture:\n    - {source: a.jsonl}\n    - source: b.jsonl\n      weight: -1\n"
+        "      wieght: 2\n    - weight: 1\n"
+        "  max_length: 4096\n"
+    )
+    found = problems_of(path, "lora.alpha_pattern.k_proj=no", "data.mixture.0.weight=2")
+    assert {key: problem.source for key, problem in found.items()} == {
+        "lora.rank_pattern.q_proj": f"{path}:3",
+        "lora.alpha_pattern.k_proj": "override lora.alpha_pattern.k_proj=no",
+        "data.mixture.1.weight": f"{path}:8",
+        "data.mixture.1.wieght": f"{path}:9",
+        "data.mixture.2.source": f"{path}:10",
+        "data.mixture.0.weight": "override data.mixture.0.weight=2",
+        "data.max_length": f"{path}:11",
+    }
+    assert found["data.mixture.1.weight"].message == "found -1"
+    assert "data.mixture.1.weight" in found["data.mixture.1.wieght"].remedy
+
+
+def test_a_list_of_sections_comes_from_overrides_as_well() -> None:
+    spec = load_train("lora", ["data.mixture=[{source: a.jsonl, weight: 2}]"]).spec
+    assert [(part.source, part.weight) for part in spec.data.mixture] == [("a.jsonl", 2)]
 
 
 def test_a_rule_is_not_blamed_on_a_value_that_is_wrong_by_itself(write: Write) -> None:

@@ -16,7 +16,18 @@ from raylora.errors import InvalidConfig, Problem
 
 KEYS = sorted(keys_of(TrainSpec).fields)
 NAMES = st.sampled_from(
-    [*KEYS, "model", "experiment", "lora.rank", "x", "hydra.verbose", "a..b", ""]
+    [
+        *KEYS,
+        "lora.rank_pattern.mlp.up_proj",
+        "data.mixture.0.weight",
+        "model",
+        "experiment",
+        "lora.rank",
+        "x",
+        "hydra.verbose",
+        "a..b",
+        "",
+    ]
 )
 VALUES = st.one_of(
     st.text(max_size=12),
@@ -95,7 +106,7 @@ def test_any_value_of_a_known_key_is_parsed_or_explained(key: str, value: str) -
     except InvalidConfig as error:
         assert all(explains(problem) for problem in error.problems)
     else:
-        assert not isinstance(parsed, Assignment) or parsed.key == key
+        assert not isinstance(parsed, Assignment) or ".".join(parsed.names) == key
 
 
 @settings(max_examples=300, deadline=None)

@@ -35,15 +35,29 @@ def test_the_schema_carries_the_field_docs() -> None:
         ("lora.lora_dropout", "a number of at least 0 and less than 1"),
         ("lora.target_modules", "text or a list, each item text"),
         ("training.max_steps", "an integer of at least 1 or null"),
-        ("training.lr_scheduler", "one of linear, cosine, constant"),
+        ("training.lr_scheduler", "one of linear, cosine, constant, wsd"),
         ("tracking.system_metrics", "true or false"),
         ("data.train", "text that is not empty"),
         ("name", "a name of 1 to 64 letters, digits, _ and -, a letter or digit first"),
         ("lora", "a section of keys"),
+        ("workers.num_workers", "an integer or a list of an integer and an integer"),
+        ("lora.rank_pattern", "a section of names, each with an integer"),
+        ("lora.rank_pattern.mlp.up_proj", "an integer"),
+        ("data.mixture.0.weight", "a number greater than 0 and of at most 100"),
+        ("data.mixture.1.columns.prompt", "text that is not empty"),
     ],
 )
 def test_what_a_key_allows_is_said_in_words(key: str, allowed: str) -> None:
-    assert keys_of(TrainSpec).fields[key].allowed == allowed
+    field = keys_of(TrainSpec).at(key)
+    assert field is not None
+    assert field.allowed == allowed
+
+
+@pytest.mark.parametrize(
+    "key", ["lora.rank", "lora.r.x", "data.mixture.x", "data.mixture.0.weigth", "data.columns."]
+)
+def test_what_the_spec_does_not_have_is_nowhere(key: str) -> None:
+    assert keys_of(TrainSpec).at(key) is None
 
 
 @pytest.mark.parametrize(
@@ -56,6 +70,7 @@ def test_what_a_key_allows_is_said_in_words(key: str, allowed: str) -> None:
         ("model.quantisation", "model.quantization"),
         ("training.batch_size", "training.micro_batch_size"),
         ("modle", "model"),
+        ("data.mixture.2.wieght", "data.mixture.2.weight"),
     ],
 )
 def test_the_key_that_was_meant_is_found(written: str, meant: str) -> None:

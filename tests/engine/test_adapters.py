@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import LlamaForCausalLM
 
-from raylora.config.train_spec import LoraSpec
+from raylora.config.lora_spec import LoraSpec
 from raylora.engine.generator import Engine, generate
 from raylora.engine.request import Request
 from raylora.engine.sampling import Sampling

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from raylora.config.train_spec import LoraSpec
+from raylora.config.lora_spec import LoraSpec
 from raylora.jobs.verify import main
 from raylora.lora.attach import attach, save_adapter
 from raylora.lora.sources import LocalModel

@@ -6,7 +6,7 @@ import torch
 from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from raylora.config.train_spec import LoraSpec
+from raylora.config.lora_spec import LoraSpec
 from raylora.errors import InvalidConfig
 from raylora.lora import manifest
 from raylora.lora.attach import attach, save_adapter

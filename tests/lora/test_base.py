@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 import torch
 
+from raylora.config.lora_spec import LoraSpec
 from raylora.config.model_spec import DType, ModelSource, ModelSpec, Quantization
-from raylora.config.train_spec import LoraSpec
 from raylora.lora.attach import attach
 from raylora.lora.base import (
     compute_dtype,

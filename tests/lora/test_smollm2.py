@@ -7,9 +7,9 @@ import pytest
 import torch
 from peft import PeftModel
 
+from raylora.config.lora_spec import LoraSpec
 from raylora.config.model_spec import ModelSpec, Quantization
 from raylora.config.places import cache
-from raylora.config.train_spec import LoraSpec
 from raylora.lora.attach import attach, save_adapter
 from raylora.lora.bank import Bank
 from raylora.lora.base import load_base, load_tokenizer

@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from raylora.cli.main import cli
 from raylora.cluster import applications, head
 from raylora.cluster.connect import Cluster
+from raylora.config.lora_spec import LoraSpec
 from raylora.config.model_spec import DType, ModelSource, ModelSpec
-from raylora.config.train_spec import LoraSpec, TrackingSpec
+from raylora.config.train_spec import TrackingSpec
 from raylora.lora.attach import attach, save_adapter
 from raylora.lora.base import load_base
 from raylora.lora.devices import pick

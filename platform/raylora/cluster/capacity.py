@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raylora.config.train_spec import WorkersSpec
+from raylora.config.workers_spec import WorkersSpec
 from raylora.errors import InsufficientResources
 
 _UNIT = 10_000
@@ -33,7 +33,7 @@ class Demand:
 def demand_of(workers: WorkersSpec) -> Demand:
     """Return what a training job's workers ask for."""
     asked = {"CPU": workers.cpus_per_worker, "GPU": workers.gpus_per_worker}
-    return Demand(workers.num_workers, {name: size for name, size in asked.items() if size})
+    return Demand(workers.least, {name: size for name, size in asked.items() if size})
 
 
 def require(demand: Demand, nodes: Sequence[Node]) -> None:

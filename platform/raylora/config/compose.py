@@ -80,7 +80,7 @@ def _load(
     spec = judge(
         spec_type, layers.data, layers.source, [*document.problems, *layers.problems, *problems]
     )
-    provenance = {key: layers.origins.get(key, Origin()) for key in keys_of(spec_type).leaves}
+    provenance = {key: layers.origin(key) for key in keys_of(spec_type).leaves}
     return Resolved(spec, provenance, located.path)
 
 

@@ -146,7 +146,7 @@ class _Builder:
                 self._refuse(name_node, key, "found a key that is not text", remedy)
                 continue
             path = f"{key}.{name}" if key else name
-            if "." in name:
+            if "." in name and "." not in key:  # deeper down, as in lora.rank_pattern, it may
                 section, _, rest = name.partition(".")
                 self._refuse(name_node, path, "dots do not nest", f"Write {rest} below {section}:")
                 continue

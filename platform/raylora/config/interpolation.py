@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from raylora.config.dotted import put, walk
+from raylora.config.dotted import replace, walk
 from raylora.errors import Problem
 
 _REMEDY = "Write ${section.key} of a key that has a value, or ${oc.env:NAME,default}."
@@ -35,7 +35,7 @@ def resolve(data: dict[str, Any]) -> list[Problem]:
         except (OmegaConfBaseException, RecursionError, ValueError, TypeError) as error:
             problems.append(_problem(key, value, error))
             continue
-        put(data, key, resolved)
+        replace(data, key, resolved)
     return problems
 
 

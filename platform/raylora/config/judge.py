@@ -43,7 +43,7 @@ def judge(
             if named <= suspects:
                 raise InvalidConfig(list(dict.fromkeys(problems))) from error
             suspects |= named
-            data = without(data, suspects)
+            data = without(data, (_removable(key, keys) for key in suspects))
             continue
         if problems:
             raise InvalidConfig(list(dict.fromkeys(problems)))
@@ -56,7 +56,8 @@ def unknown_key(key: str, keys: Keys, source: str) -> Problem:
     near = keys.nearest(key)
     names = ", ".join(keys.section(section))
     if section and not names:
-        remedy = f"{section} takes {keys.fields[section].allowed}."
+        field = keys.at(section)
+        remedy = f"{section} takes {field.allowed if field else 'no keys'}."
     else:
         meant = f"Did you mean {' or '.join(near)}? " if near else ""
         remedy = f"{meant}Keys {'of ' + section if section else 'at the top'}: {names}."
@@ -98,13 +99,23 @@ def _problems(
                 sources = dict.fromkeys(filter(None, map(source, entry.names or [key])))
                 message, remedy = _sentence(error["msg"])
                 problems.append(Problem(key, message, remedy, ", ".join(sources)))
+        elif error["type"] == "missing":
+            problems.append(Problem(key, "a value is required", f"Write {key}.", source(key)))
         else:
             message = f"found {_shown(data, key)}"
-            remedy = f"Write {keys.fields[key].allowed}."
-            if keys.fields[key].takes_text and not isinstance(get(data, key), str):
+            field = keys.at(key)
+            assert field is not None, key
+            remedy = f"Write {field.allowed}."
+            if field.takes_text and not isinstance(get(data, key), str):
                 remedy = remedy.removesuffix(".") + ", in quotes."
             problems.append(Problem(key, message, remedy, source(key)))
     return problems
+
+
+def _removable(key: str, keys: Keys) -> str:
+    """The key, or the whole list or mapping that it is a part of."""
+    known = keys.field_of(key)
+    return known if known and not keys.fields[known].is_section else key
 
 
 def _suspect(key: str, suspects: set[str]) -> bool:
@@ -116,13 +127,14 @@ def _dotted(location: tuple[int | str, ...]) -> str:
 
 
 def _names_in(message: str, section: str, keys: Keys) -> list[str]:
-    """Dotted keys that a validator's message names, in its order; bare names mean the section."""
-    names: list[str] = []
-    for word in re.findall(r"[A-Za-z_][\w.]*\w", message):
-        for name in (word, f"{section}.{word}" if section else word):
-            if name in keys.fields and not keys.fields[name].is_section and name not in names:
-                names.append(name)
-    return names
+    """Dotted keys that a validator finds wrong, in its order; bare names mean the section.
+
+    Between sections keys are named in full: `name` is but a word there.
+    """
+    words = re.findall(r"[A-Za-z_][\w.]*\w", message.partition("; ")[0])
+    names = [word if "." in word else f"{section}.{word}" for word in words]
+    known = [name for name in names if name in keys.fields and not keys.fields[name].is_section]
+    return list(dict.fromkeys(known))
 
 
 def _sentence(message: str) -> tuple[str, str]:

@@ -42,6 +42,15 @@ class Stack:
     origins: dict[str, Origin] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
+    def origin(self, key: str) -> Origin:
+        """Where a value was written; of a mapping, where its newest entry was."""
+        entries = [
+            origin
+            for known, origin in self.origins.items()
+            if known.startswith(f"{key}.") and origin.kind is OriginKind.OVERRIDE
+        ]
+        return entries[-1] if entries else self.origins.get(key, Origin())
+
     def source(self, key: str) -> str:
         """Where a key was written; of a key with no origin, where the nearest section was."""
         while key and key not in self.origins:
@@ -69,10 +78,10 @@ def stack(
         result.data = own
         _note(result, document, "", own)
     if "hydra" in document.data:
-        put(result.data, "hydra", document.data["hydra"])
+        put(result.data, ["hydra"], document.data["hydra"])
         result.origins["hydra"] = document.origin("hydra")
     for assignment in assignments:
-        _assign(result, assignment)
+        _assign(result, assignment, assignment.names, assignment.value)
     broken = malformed(result.data)
     result.data = without(result.data, (problem.key for problem in broken))
     result.report([*broken, *resolve(result.data)], result.source)
@@ -143,21 +152,24 @@ def _note(result: Stack, document: Document, package: str, data: dict[str, Any])
         if not isinstance(value, dict):
             _forget_below(result, prefix + key)
         result.origins[prefix + key] = document.origin(key)
+        if isinstance(value, list):
+            for item in filter(lambda below: below.startswith(f"{key}."), document.lines):
+                result.origins[prefix + item] = document.origin(item)
 
 
-def _assign(result: Stack, assignment: Assignment) -> None:
-    key, value = assignment.key, assignment.value
+def _assign(result: Stack, assignment: Assignment, names: tuple[str, ...], value: Any) -> None:
+    key = ".".join(names)
     if isinstance(value, dict):
         # As in Hydra a mapping is merged into its section; it does not replace it.
         for name, inner in value.items():
-            _assign(result, Assignment(assignment.text, f"{key}.{name}", inner))
+            _assign(result, assignment, (*names, str(name)), inner)
         return
     _forget_below(result, key)
     result.origins.pop(key, None)
     if assignment.delete:
         result.data = without(result.data, [key])
         return
-    put(result.data, key, value)
+    put(result.data, names, value)
     result.origins[key] = Origin(OriginKind.OVERRIDE, assignment.text)
 
 

@@ -29,6 +29,8 @@ class Quantization(StrEnum):
 
     NONE = "none"
     NF4 = "nf4"
+    FP4 = "fp4"
+    INT8 = "int8"
 
 
 class ModelSpec(Spec):
@@ -43,6 +45,8 @@ class ModelSpec(Spec):
     """Hub commit. Required with trust_remote_code."""
     dtype: DType = DType.AUTO
     quantization: Quantization = Quantization.NONE
+    double_quant: bool = False
+    """Store the scales of 4-bit weights in 8 bits: 0.4 bits a weight less."""
     trust_remote_code: bool = False
     max_length: int = Field(default=2048, ge=16)
     """Context length in tokens used for training and serving."""

@@ -31,7 +31,8 @@ class Assignment:
     """lora.r=32, or ~training.max_steps, which goes back to the default."""
 
     text: str
-    key: str
+    names: tuple[str, ...]
+    """Of the sections and of the key; the last may have dots, as in lora.rank_pattern."""
     value: Any
     delete: bool = False
 
@@ -64,13 +65,15 @@ def _parse(text: str, keys: Keys, source: str) -> Choice | Assignment:
         raise _Wrong(key, "a key is removed without a value", f"Write ~{key}.")
     if key in GROUPS and not raw.lstrip().startswith("{"):
         return Choice(text, key, _chosen(text, key))
-    if key not in keys.fields:
+    names = keys.names_of(key)
+    field = keys.at(key)
+    if field is None or not names:
         raise InvalidConfig([unknown_key(key, keys, source)])
     if not equals:
-        return Assignment(text, key, None, delete=True)
-    if keys.fields[key].takes_text:
-        return Assignment(text, key, _text_value(raw, nullable=keys.fields[key].nullable))
-    return Assignment(text, key, _value(key, raw, keys.fields[key].allowed))
+        return Assignment(text, names, None, delete=True)
+    if field.takes_text:
+        return Assignment(text, names, _text_value(raw, nullable=field.nullable))
+    return Assignment(text, names, _value(key, raw, field.allowed))
 
 
 def _chosen(text: str, group: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from raylora.config.train_spec import LoraSpec
+from raylora.config.lora_spec import LoraSpec
 from raylora.errors import InvalidConfig, Problem
 from raylora.lora import atomic, manifest
 from raylora.lora.adapter_config import CONFIG, WEIGHTS

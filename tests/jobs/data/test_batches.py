@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylora.config.train_spec import TrainingSpec
+from raylora.config.training_spec import TrainingSpec
 from raylora.jobs.data.batches import Batches, collate, deal
 from raylora.jobs.data.encode import IGNORED, Example
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylora.config.train_spec import DataSpec
+from raylora.config.data_spec import DataSpec
 from raylora.engine.prompts import chat_prompt
 from raylora.errors import ExitCode, InvalidData
 from raylora.jobs.data.conversation import Message

@@ -1,6 +1,6 @@
 import pytest
 
-from raylora.config.train_spec import Schedule, TrainingSpec
+from raylora.config.training_spec import Schedule, TrainingSpec
 from raylora.jobs.train.schedule import learning_rate
 
 

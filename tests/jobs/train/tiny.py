@@ -16,7 +16,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from raylora.config.train_spec import TrainingSpec, WorkersSpec
+from raylora.config.training_spec import TrainingSpec
+from raylora.config.workers_spec import WorkersSpec
 from raylora.jobs.data.batches import Batches
 from raylora.jobs.data.encode import Example
 from raylora.jobs.train.checkpoint import Checkpoints
