@@ -6,7 +6,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from raylora.jobs.check.row_keys import Place, RowKeys
+from raylora.jobs.check.row_keys import RowKeys
+from raylora.jobs.data.records import Place
 
 EXAMPLES: Final = 5
 

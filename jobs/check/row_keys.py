@@ -1,29 +1,19 @@
 """A number for each row, so that equal rows are found in a file of any size."""
 
 from array import array
-from dataclasses import dataclass
+from collections.abc import Hashable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from raylora.jobs.data.records import Place
 
 MOST: Final = 4_000_000
 """Rows remembered, 16 bytes each."""
 
 _FILE_SHIFT: Final = 40
 _WORD: Final = 2**64 - 1
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a row stands."""
-
-    file: str
-    line: int
-    """1-based; the number of the row where a file has no lines."""
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
 
 
 class RowKeys:
@@ -43,16 +33,16 @@ class RowKeys:
         self.one_in = 1
         """One key in so many is remembered."""
 
-    def add(self, content: object, file: str, line: int) -> None:
+    def add(self, content: Hashable, place: Place) -> None:
         """Note a row by whatever hashable content makes it equal to another."""
         self.rows += 1
         key = hash(content) & _WORD
         if key & self._left_out:
             return
-        if not self._files or self._files[-1] != file:
-            self._files.append(file)
+        if not self._files or self._files[-1] != place.file:
+            self._files.append(place.file)
         self._keys.append(key)
-        self._places.append((len(self._files) - 1) << _FILE_SHIFT | line)
+        self._places.append((len(self._files) - 1) << _FILE_SHIFT | place.line)
         if len(self._keys) > self._most:
             self._halve()
 

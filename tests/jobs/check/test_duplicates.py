@@ -1,13 +1,14 @@
 import pytest
 
 from raylora.jobs.check.duplicates import Pair, repeated, shared
-from raylora.jobs.check.row_keys import Place, RowKeys
+from raylora.jobs.check.row_keys import RowKeys
+from raylora.jobs.data.records import Place
 
 
 def keys(rows: list[str], file: str = "a.jsonl", most: int = 100) -> RowKeys:
     noted = RowKeys(most)
     for line, row in enumerate(rows, start=1):
-        noted.add(row, file, line)
+        noted.add(row, Place(file, line))
     return noted
 
 
@@ -24,7 +25,7 @@ def test_counts_all_but_the_first_of_each_group() -> None:
 
 def test_finds_copies_in_another_file() -> None:
     noted = keys(["x", "y"])
-    noted.add("y", "b.jsonl", 1)
+    noted.add("y", Place("b.jsonl", 1))
     (group,) = repeated(noted).groups
     assert group.places == (Place("a.jsonl", 2), Place("b.jsonl", 1))
 
