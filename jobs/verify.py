@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check(directory: Path, model_config: Path | None) -> dict[str, Any]:
     """Facts of a good adapter; raises InvalidAdapter or NotFound."""
     base_config = None if model_config is None else _read_config(model_config)
-    return asdict(verify(directory, base_config=base_config))
+    return asdict(verify(directory, base_config=base_config, alone=True))
 
 
 def _read_config(path: Path) -> PretrainedConfig:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from raylora.config.data_spec import Ingest, Order, Packing
 from raylora.config.dotted import get
-from raylora.config.lora_spec import Init
-from raylora.config.model_spec import Quantization
+from raylora.config.lora_spec import DECOMPOSING, Init
+from raylora.config.model_spec import FOUR_BIT, Quantization
 from raylora.config.training_spec import Optimizer
 from raylora.config.workers_spec import Backend
 
@@ -37,10 +37,6 @@ class Rule:
         keys = dict.fromkeys(re.findall(r"[a-z]+\.[a-z_0-9]+", self.reason))
         return ", ".join(f"{key}={json.dumps(get(values, key))}" for key in keys)
 
-
-FOUR_BIT = (Quantization.NF4, Quantization.FP4)
-DECOMPOSING = (Init.PISSA, Init.OLORA)
-"""Start from the base's own weights, and change them."""
 
 RULES: tuple[Rule, ...] = (
     Rule(

@@ -1,6 +1,7 @@
 """The adapter: its size, where it sits, how it starts. Names are PEFT's."""
 
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field
 
@@ -8,7 +9,7 @@ from raylora.config.spec import NonEmpty, Spec
 
 
 class Init(StrEnum):
-    """How A and B start; all but loftq, olora and pissa leave the base as it is."""
+    """How A and B start. pissa and olora change the base, which is undone when they are saved."""
 
     DEFAULT = "default"
     """B is zero, A is Kaiming uniform."""
@@ -19,14 +20,21 @@ class Init(StrEnum):
     OLORA = "olora"
     """QR decomposition (Buyukakyuz, 2024)."""
     LOFTQ = "loftq"
-    """Makes up for the error of a quantised base (Li et al., 2023)."""
+    """Makes up for the rounding of a 4-bit base (Li et al., 2023; one iteration)."""
+
+
+DECOMPOSING = (Init.PISSA, Init.OLORA)
+"""Start from the base's own weights, and change them; saved with twice the rank."""
+
+Rank = Annotated[int, Field(ge=1, le=256)]
+Alpha = Annotated[float, Field(gt=0)]
 
 
 class LoraSpec(Spec):
     """The adapter."""
 
-    r: int = Field(default=16, ge=1, le=256)
-    lora_alpha: float = Field(default=32, gt=0)
+    r: Rank = 16
+    lora_alpha: Alpha = 32
     """Scale of the update is lora_alpha / r."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | tuple[str, ...] = "all-linear"
@@ -38,10 +46,10 @@ class LoraSpec(Spec):
     init_lora_weights: Init = Init.DEFAULT
     pissa_niter: int = Field(default=0, ge=0, le=64)
     """Iterations of a fast approximate decomposition for pissa; 0 is exact."""
-    loftq_iter: int = Field(default=1, ge=1, le=10)
-    rank_pattern: dict[str, int] = {}
-    """Other ranks for some layers, by the last component or components of their names."""
-    alpha_pattern: dict[str, float] = {}
+    rank_pattern: dict[str, Rank] = {}
+    """Other ranks for some layers, by the ends of their names: q_proj, or 0.self_attn.q_proj."""
+    alpha_pattern: dict[str, Alpha] = {}
+    """Other lora_alpha for some layers, named as in rank_pattern."""
     modules_to_save: tuple[NonEmpty, ...] = ()
     """Layers trained and saved in full. Cannot share a batch when served: merge it."""
     loraplus_lr_ratio: float = Field(default=1.0, ge=1, le=1000)

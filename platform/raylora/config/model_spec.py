@@ -33,6 +33,9 @@ class Quantization(StrEnum):
     INT8 = "int8"
 
 
+FOUR_BIT = (Quantization.NF4, Quantization.FP4)
+
+
 class ModelSpec(Spec):
     """A base model. One field, `quantization`, is the difference between LoRA and QLoRA."""
 

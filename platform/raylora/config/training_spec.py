@@ -26,15 +26,6 @@ class Optimizer(StrEnum):
     PAGED_ADAMW_8BIT = "paged_adamw_8bit"
 
 
-class Compile(StrEnum):
-    """Whether parts of the model are compiled."""
-
-    AUTO = "auto"
-    """Where a compiler is found and the run is long enough to win the time back."""
-    ON = "on"
-    OFF = "off"
-
-
 class OnSpike(StrEnum):
     """What happens when the loss jumps."""
 
@@ -71,7 +62,6 @@ class TrainingSpec(Spec):
     seed: int = Field(default=0, ge=0)
     deterministic: bool = False
     """Refuse operations whose result may differ from run to run."""
-    compile: Compile = Compile.AUTO
     logging_steps: int = Field(default=1, ge=1)
     save_steps: int = Field(default=25, ge=1)
     """Optimizer steps between checkpoints; the last step always makes one."""

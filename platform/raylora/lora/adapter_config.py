@@ -2,8 +2,8 @@
 
 PEFT acts on many of its keys: it allocates by `r`, imports by `auto_mapping`, changes the base by
 `init_lora_weights: pissa`. Here every key of peft 0.21's LoraConfig is known, those that would
-need more than plain A and B matrices on frozen linear layers must hold their neutral value, and
-unknown keys are refused.
+need more than matrices on frozen linear layers, DoRA's magnitudes and whole modules must hold
+their neutral value, and unknown keys are refused.
 """
 
 import math
@@ -16,7 +16,8 @@ from raylora.errors import InvalidAdapter
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-"""Files of an adapter directory, beside raylora.json."""
+CHAT_TEMPLATE = "chat_template.jinja"
+"""Files of an adapter directory, beside raylora.json; the template only if it is its own."""
 
 MAX_RANK = 256
 
@@ -41,6 +42,8 @@ class AdapterConfig(BaseModel):
     lora_alpha: Alpha
     target_modules: Annotated[list[ModuleName], Field(min_length=1, max_length=1000)]
     use_rslora: bool = False
+    use_dora: bool | None = False
+    modules_to_save: Annotated[list[ModuleName], Field(max_length=100)] | None = None
     rank_pattern: dict[ModuleName, Rank] = {}
     alpha_pattern: dict[ModuleName, Alpha] = {}
     base_model_name_or_path: str | None = None
@@ -61,7 +64,6 @@ class AdapterConfig(BaseModel):
     auto_mapping: Nothing = None
     exclude_modules: Empty = None
     fan_in_fan_out: Nothing = False
-    modules_to_save: Empty = None
     layers_to_transform: Empty = None
     layers_pattern: Empty = None
     megatron_config: Nothing = None
@@ -70,7 +72,6 @@ class AdapterConfig(BaseModel):
     eva_config: Nothing = None
     corda_config: Nothing = None
     lora_ga_config: Nothing = None
-    use_dora: Nothing = False
     velora_config: Nothing = None
     alora_invocation_tokens: Empty = None
     use_qalora: Nothing = False
@@ -82,9 +83,23 @@ class AdapterConfig(BaseModel):
     arrow_config: Nothing = None
     kasa_config: Nothing = None
 
+    @property
+    def alone_because(self) -> str:
+        """Why it cannot share a batch with other adapters; empty where it can."""
+        if self.use_dora:
+            return "it learnt magnitudes (use_dora)"
+        if self.modules_to_save:
+            return f"it has {self.modules_to_save[0]} in full (modules_to_save)"
+        return ""
+
+    def saves(self, module: str) -> bool:
+        """Whether a module is, or lies in, one that is saved in full."""
+        return any(lies_in(module, top) for top in self.modules_to_save or [])
+
     def targets(self, module: str) -> bool:
         """Whether the linear layer of this name is adapted."""
-        return any(_names(target, module) for target in self.target_modules)
+        named = any(ends_with(module, target) for target in self.target_modules)
+        return named and not self.saves(module)
 
     def rank(self, module: str) -> int:
         """Rank of the layer's A and B."""
@@ -109,9 +124,19 @@ def read(path: Path) -> AdapterConfig:
         faults = "; ".join(_describe(fault) for fault in error.errors(include_url=False)[:5])
         raise InvalidAdapter(
             f"{path}: {faults}",
-            hint="raylora takes plain LoRA: A and B on linear layers, r up to "
-            f"{MAX_RANK}, no change of other weights",
+            hint="raylora takes LoRA and DoRA on linear layers, r up to "
+            f"{MAX_RANK}, and modules saved in full",
         ) from error
+
+
+def ends_with(module: str, end: str) -> bool:
+    """Whether the last component or components of a layer's name are `end`."""
+    return module == end or module.endswith(f".{end}")
+
+
+def lies_in(module: str, top: str) -> bool:
+    """Whether a module is, or is a part of, one whose name is or ends with `top`."""
+    return f".{top}." in f".{module}."
 
 
 def _describe(fault: Any) -> str:
@@ -123,9 +148,5 @@ def _describe(fault: Any) -> str:
     return f"{key}: {fault['msg']} (found {short})" if key else str(fault["msg"])
 
 
-def _names(suffix: str, module: str) -> bool:
-    return module == suffix or module.endswith(f".{suffix}")
-
-
 def _by_pattern(patterns: dict[str, _Number], module: str, default: _Number) -> _Number:
-    return next((value for key, value in patterns.items() if _names(key, module)), default)
+    return next((value for key, value in patterns.items() if ends_with(module, key)), default)

@@ -1,45 +1,58 @@
 """A new LoRA adapter on a base, and a trained one on disk in PEFT's format."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from raylora.config.lora_spec import LoraSpec
-from raylora.errors import InvalidConfig, Problem
-from raylora.lora import atomic, manifest
-from raylora.lora.adapter_config import CONFIG, WEIGHTS
-from raylora.lora.base import compute_dtype, linear_shapes
+from raylora.config.lora_spec import Init, LoraSpec
+from raylora.lora import atomic, manifest, starting
+from raylora.lora.adapter_config import CHAT_TEMPLATE, CONFIG, WEIGHTS, AdapterConfig
+from raylora.lora.base import compute_dtype
+from raylora.lora.integrity import names
+from raylora.lora.placement import place
 from raylora.lora.sources import LocalModel
+
+_TAKEN = "raylora_taken_out"
+"""Attribute of a PeftModel: what its start took out of the base (starting.py)."""
 
 
 def attach(model: PreTrainedModel, spec: LoraSpec, seed: int) -> PeftModel:
-    """Put a fresh adapter on the base; only its A and B matrices require gradients.
+    """Put a fresh adapter on the base; only what is trained requires gradients.
 
-    They are held in the base's compute dtype: PEFT's default of fp32 costs 25 % of a bf16 step.
-    The same seed gives the same A whatever was drawn before, and drawing disturbs no other stream.
+    It is held in the base's compute dtype: PEFT's default of fp32 costs 25 % of a bf16 step. The
+    same seed gives the same A whatever was drawn before, and drawing disturbs no other stream.
+    PiSSA and OLoRA change the base's weights. Raises InvalidConfig for names the base lacks.
     """
-    alpha: Any = float(spec.lora_alpha)  # PEFT declares int and computes with either
+    placed = place(model, spec)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=spec.r,
-        lora_alpha=int(alpha) if alpha.is_integer() else alpha,
+        lora_alpha=_as_declared(spec.lora_alpha),
         lora_dropout=spec.lora_dropout,
-        target_modules=_target_names(model, spec),
+        target_modules=placed.targets,
+        rank_pattern=placed.ranks,
+        alpha_pattern=placed.alphas,
+        modules_to_save=placed.saved or None,
+        use_rslora=spec.use_rslora,
+        use_dora=spec.use_dora,
+        init_lora_weights=_PEFTS_OWN.get(spec.init_lora_weights, True),
         bias="none",
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
     dtype = compute_dtype(model)
-    for parameter in adapted.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(dtype)  # PEFT leaves fp32 on a 4-bit layer
+    with _stream(seed, model.device):
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)  # PEFT leaves fp32 on a 4-bit layer
+        setattr(adapted, _TAKEN, starting.start(adapted, spec))
     return adapted
 
 
@@ -49,54 +62,76 @@ def save_adapter(
     base: LocalModel,
     lineage: Mapping[str, Any],
     *,
-    state: Mapping[str, torch.Tensor] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+    chat_template: str | None = None,
 ) -> None:
     """Write weights, config and manifest to `directory`, complete or not at all.
 
-    `state` holds the trained tensors by parameter name where they are not those in the model (such
-    as gathered ones). The lineage is kept in raylora.json beside the base's id and revision.
+    What is written fits the base as it was before `attach`. `state` holds the trained tensors by
+    parameter name where they are not those in the model (such as gathered ones); `chat_template`
+    is kept where it is not the tokenizer's own. The lineage is kept in raylora.json beside the
+    base's id and revision.
     """
-    tensors = get_peft_model_state_dict(
+    dtype = compute_dtype(model.get_base_model())
+    held = dict(model.named_parameters()) if state is None else dict(state)
+    tensors: dict[str, Tensor] = get_peft_model_state_dict(
         model,
-        state_dict=dict(model.named_parameters()) if state is None else dict(state),
+        state_dict=held,
         save_embedding_layers=False,  # "auto" asks the model hub whether the vocabulary grew
     )
-    config = model.peft_config["default"].to_dict()
+    tensors = {name: t.detach().to("cpu", dtype) for name, t in sorted(tensors.items())}
+    config = model.peft_config[starting.ADAPTER].to_dict()
     config["target_modules"] = sorted(config["target_modules"])
     config["base_model_name_or_path"] = base.id
     config["inference_mode"] = True
+    if taken := getattr(model, _TAKEN):
+        tensors, config = _on_the_base_as_it_was(tensors, config, taken)
     with atomic.directory(directory) as staged:
-        contiguous = {name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, staged / WEIGHTS, metadata={"format": "pt"})
-        text = json.dumps(config, indent=2, sort_keys=True)
+        # Sorted at the top only: within patterns the first match counts.
+        text = json.dumps(dict(sorted(config.items())), indent=2)
         (staged / CONFIG).write_text(text + "\n", encoding="utf-8")
+        if chat_template is not None:
+            (staged / CHAT_TEMPLATE).write_text(chat_template, encoding="utf-8")
         manifest.write(staged, {"base": _identity(base), **lineage})
+
+
+_PEFTS_OWN = {Init.GAUSSIAN: "gaussian", Init.ORTHOGONAL: "orthogonal"}
+"""Starts that need nothing of the base. PEFT's PiSSA rounds A and B after it took them out."""
+
+
+@contextmanager
+def _stream(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from a stream of this seed, and leave all others where they are."""
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+def _as_declared(alpha: float) -> Any:
+    """PEFT declares an int, and computes with either."""
+    return int(alpha) if float(alpha).is_integer() else alpha
+
+
+def _on_the_base_as_it_was(
+    tensors: dict[str, Tensor], config: dict[str, Any], taken: Mapping[str, starting.Pair]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A plain adapter of twice the rank and a scale of 1 in place of one on a changed base."""
+    written = AdapterConfig.model_validate(config)
+    converted = dict(tensors)
+    for layer, pair in taken.items():
+        key_a, key_b = names(layer)
+        converted[key_a], converted[key_b] = starting.learnt(
+            tensors[key_a], tensors[key_b], written.scale(layer), pair
+        )
+    ranks = {name: 2 * rank for name, rank in written.rank_pattern.items()}
+    plain = {"r": 2 * written.r, "lora_alpha": 2 * written.r, "use_rslora": False}
+    return converted, config | plain | {"rank_pattern": ranks, "alpha_pattern": ranks}
 
 
 def _identity(base: LocalModel) -> dict[str, str]:
     return {"id": base.id, "revision": base.revision, "name": base.name}
-
-
-def _target_names(model: PreTrainedModel, spec: LoraSpec) -> list[str]:
-    """Last components of the layers to adapt, checked: PEFT objects only when none matches.
-
-    all-linear becomes those names too. PEFT would save full names for small models, under which a
-    layer that is missing from the file looks as if it had never been meant.
-    """
-    present = sorted({name.rpartition(".")[2] for name in linear_shapes(model)})
-    if spec.target_modules == "all-linear":
-        return present
-    named = spec.target_modules
-    names = [named] if isinstance(named, str) else list(named)
-    unknown = sorted(set(names) - set(present))
-    if unknown:
-        raise InvalidConfig(
-            [
-                Problem(
-                    "lora.target_modules",
-                    f"the base has no linear layer named {', '.join(unknown)}",
-                    f"Write all-linear or some of {', '.join(present)}",
-                )
-            ]
-        )
-    return names

@@ -1,5 +1,6 @@
-"""The frozen base model and its tokenizer, in bf16, fp32 or nf4."""
+"""The frozen base model and its tokenizer, in bf16, fp16 or fp32, or in 4 or 8 bits."""
 
+import logging
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from raylora.config.model_spec import ModelSpec, Quantization
+from raylora.config.model_spec import FOUR_BIT, ModelSpec, Quantization
 from raylora.lora.devices import Device, DeviceKind
 from raylora.lora.quiet import quiet_loading
 from raylora.lora.sources import LocalModel
@@ -21,8 +22,9 @@ from raylora.lora.sources import LocalModel
 def load_base(local: LocalModel, spec: ModelSpec, device: Device) -> PreTrainedModel:
     """Load the base on the device: frozen, in eval mode, in the spec's compute dtype.
 
-    With quantization nf4 every linear layer but the output head is stored in 4 bits and multiplied
-    in the compute dtype; embeddings, norms and head stay in the compute dtype.
+    With nf4 and fp4 every linear layer but the output head is stored in 4 bits and multiplied in
+    the compute dtype; with int8 in 8 bits, multiplied in 8 bits but for outliers (LLM.int8,
+    Dettmers et al., 2022). Embeddings, norms and head stay in the compute dtype.
     """
     dtype = device.dtype(spec.dtype)
     with quiet_loading():
@@ -30,7 +32,7 @@ def load_base(local: LocalModel, spec: ModelSpec, device: Device) -> PreTrainedM
             local.path,
             dtype=dtype,
             device_map={"": device.torch_device},
-            quantization_config=_quantization(spec.quantization, dtype),
+            quantization_config=_quantization(spec, dtype),
             trust_remote_code=spec.trust_remote_code,
         )
     _keep_4bit_layout(model)
@@ -39,16 +41,22 @@ def load_base(local: LocalModel, spec: ModelSpec, device: Device) -> PreTrainedM
 
 
 def load_for_generation(local: LocalModel, spec: ModelSpec, device: Device) -> PreTrainedModel:
-    """`load_base` with the same numbers and, on a CPU, nf4 layers unpacked once.
+    """`load_base` with the same numbers and, on a CPU, 4-bit layers unpacked once.
 
     A CPU unpacks every 4-bit layer anew in every step, for one token a row: a step of 16 rows of
     SmolLM2 takes 1.4 times as long. Unpacked logits are equal to the bit; the memory is bf16's.
     """
     model = load_base(local, spec, device)
-    if spec.quantization is Quantization.NF4 and device.kind is DeviceKind.CPU:
-        with quiet_loading():
-            model = model.dequantize().requires_grad_(False)
-    return model
+    on_cpu = device.kind is DeviceKind.CPU
+    return unpacked(model) if on_cpu and spec.quantization in FOUR_BIT else model
+
+
+def unpacked(model: PreTrainedModel) -> PreTrainedModel:
+    """The base with quantised layers turned into plain ones of the compute dtype, in place."""
+    if not getattr(model, "is_quantized", False):
+        return model
+    with quiet_loading():
+        return model.dequantize().requires_grad_(False)
 
 
 def load_tokenizer(local: LocalModel) -> PreTrainedTokenizerBase:
@@ -78,19 +86,35 @@ def linear_shapes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
 
 def linear_shapes_of(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
     """`linear_shapes` of a base that is not loaded, from its config alone."""
+    return linear_shapes(_skeleton(config))
+
+
+def parameter_shapes_of(config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of each parameter of a base that is not loaded, tied ones under each name."""
+    named = _skeleton(config).named_parameters(remove_duplicate=False)
+    return {name: tuple(parameter.shape) for name, parameter in named}
+
+
+def _skeleton(config: PretrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
-        return linear_shapes(AutoModelForCausalLM.from_config(config))
+        return AutoModelForCausalLM.from_config(config)
 
 
-def _quantization(wanted: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    if wanted is Quantization.NONE:
-        return None
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",  # bitsandbytes' own default is fp4, computed in fp32
-        bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_use_double_quant=False,
-    )
+def _quantization(spec: ModelSpec, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    match spec.quantization:
+        case Quantization.NONE:
+            return None
+        case Quantization.INT8:
+            # It says at every product that bf16 is quantised by way of fp16.
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+            return BitsAndBytesConfig(load_in_8bit=True)
+        case Quantization.NF4 | Quantization.FP4:
+            return BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type=spec.quantization.value,
+                bnb_4bit_compute_dtype=dtype,  # bitsandbytes' own default is fp32
+                bnb_4bit_use_double_quant=spec.double_quant,
+            )
 
 
 def _keep_4bit_layout(model: PreTrainedModel) -> None:
