@@ -54,9 +54,31 @@ def test_nf4_stores_linears_in_4_bits_but_not_the_head(local) -> None:
         assert 0 < (model(IDS).logits - plain(IDS).logits).abs().max() < 0.5
 
 
+def test_double_quantisation_stores_the_scales_in_8_bits(local) -> None:
+    wanted = spec(local.path, Quantization.FP4).model_copy(update={"double_quant": True})
+    layer: Any = load_base(local, wanted, CPU).get_submodule("model.layers.0.mlp.up_proj")
+    assert layer.weight.quant_state.quant_type == "fp4"
+    assert layer.weight.quant_state.nested
+    assert layer.weight.quant_state.absmax.dtype is torch.uint8
+
+
+def test_int8_stores_linears_in_8_bits_and_says_nothing(local, caplog) -> None:
+    model = load_base(local, spec(local.path, Quantization.INT8, DType.BF16), CPU)
+    layer: Any = model.get_submodule("model.layers.0.mlp.up_proj")
+    assert layer.weight.dtype is torch.int8
+    plain = load_base(local, spec(local.path, dtype=DType.BF16), CPU)
+    with torch.no_grad():
+        assert (model(IDS).logits - plain(IDS).logits).abs().max() < 0.05
+    assert "float16" not in caplog.text
+
+
+@pytest.mark.parametrize("quantization", [Quantization.NF4, Quantization.FP4])
+@pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("dtype", [DType.BF16, DType.FP32])
-def test_generation_on_a_cpu_has_the_numbers_of_nf4_without_its_layers(local, dtype) -> None:
-    nf4 = spec(local.path, Quantization.NF4, dtype)
+def test_generation_on_a_cpu_has_the_numbers_of_4_bits_without_its_layers(
+    local, quantization, double, dtype
+) -> None:
+    nf4 = spec(local.path, quantization, dtype).model_copy(update={"double_quant": double})
     model = load_for_generation(local, nf4, CPU)
     assert compute_dtype(model) is CPU.dtype(dtype)
     assert model.get_submodule("model.layers.0.mlp.up_proj").weight.dtype is CPU.dtype(dtype)
@@ -65,11 +87,12 @@ def test_generation_on_a_cpu_has_the_numbers_of_nf4_without_its_layers(local, dt
         assert torch.equal(model(IDS).logits, load_base(local, nf4, CPU)(IDS).logits)
 
 
-def test_nf4_trains_as_before_after_an_eval_forward(local) -> None:
-    """bitsandbytes alone repacks the weights in eval mode and then has no gradients."""
+@pytest.mark.parametrize("quantization", [Quantization.NF4, Quantization.FP4, Quantization.INT8])
+def test_few_bits_train_as_before_after_an_eval_forward(local, quantization) -> None:
+    """bitsandbytes alone repacks 4-bit weights in eval mode and then has no gradients."""
 
     def gradients(eval_first: bool) -> list[torch.Tensor]:
-        model = attach(load_base(local, spec(local.path, Quantization.NF4), CPU), LoraSpec(), 0)
+        model = attach(load_base(local, spec(local.path, quantization), CPU), LoraSpec(), 0)
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.data.fill_(0.01)

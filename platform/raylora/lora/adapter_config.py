@@ -27,6 +27,8 @@ ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,200}$")
 """A layer's name or the end of it; no regular expressions."""
 Rank = Annotated[int, Field(ge=1, le=MAX_RANK, strict=True)]
 Alpha = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+_TIED = ("embed_tokens", "lm_head")
+"""One matrix in many bases; with ensure_weight_tying PEFT saves it under both names."""
 _Number = TypeVar("_Number", int, float)
 Nothing = Literal[False] | None
 Empty = Annotated[list[Any] | dict[str, Any], Field(max_length=0)] | None
@@ -44,6 +46,7 @@ class AdapterConfig(BaseModel):
     use_rslora: bool = False
     use_dora: bool | None = False
     modules_to_save: Annotated[list[ModuleName], Field(max_length=100)] | None = None
+    ensure_weight_tying: bool = False
     rank_pattern: dict[ModuleName, Rank] = {}
     alpha_pattern: dict[ModuleName, Alpha] = {}
     base_model_name_or_path: str | None = None
@@ -57,7 +60,6 @@ class AdapterConfig(BaseModel):
     init_lora_weights: bool | Literal["gaussian", "orthogonal", "eva"] = True
     megatron_core: Literal["megatron.core"] | None = None
     qalora_group_size: int | None = None
-    ensure_weight_tying: bool = False
 
     # Neutral, or refused.
     bias: Literal["none"] = "none"
@@ -94,7 +96,8 @@ class AdapterConfig(BaseModel):
 
     def saves(self, module: str) -> bool:
         """Whether a module is, or lies in, one that is saved in full."""
-        return any(lies_in(module, top) for top in self.modules_to_save or [])
+        tied = self.ensure_weight_tying and module.rpartition(".")[2] in _TIED
+        return tied or any(lies_in(module, top) for top in self.modules_to_save or [])
 
     def targets(self, module: str) -> bool:
         """Whether the linear layer of this name is adapted."""

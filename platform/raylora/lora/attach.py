@@ -16,9 +16,9 @@ from raylora.config.lora_spec import Init, LoraSpec
 from raylora.lora import atomic, manifest, starting
 from raylora.lora.adapter_config import CHAT_TEMPLATE, CONFIG, WEIGHTS, AdapterConfig
 from raylora.lora.base import compute_dtype
-from raylora.lora.integrity import names
 from raylora.lora.placement import place
 from raylora.lora.sources import LocalModel
+from raylora.lora.weights import names
 
 _TAKEN = "raylora_taken_out"
 """Attribute of a PeftModel: what its start took out of the base (starting.py)."""
@@ -41,6 +41,7 @@ def attach(model: PreTrainedModel, spec: LoraSpec, seed: int) -> PeftModel:
         rank_pattern=placed.ranks,
         alpha_pattern=placed.alphas,
         modules_to_save=placed.saved or None,
+        ensure_weight_tying=placed.tied,
         use_rslora=spec.use_rslora,
         use_dora=spec.use_dora,
         init_lora_weights=_PEFTS_OWN.get(spec.init_lora_weights, True),
@@ -73,15 +74,16 @@ def save_adapter(
     base's id and revision.
     """
     dtype = compute_dtype(model.get_base_model())
-    held = dict(model.named_parameters()) if state is None else dict(state)
     tensors: dict[str, Tensor] = get_peft_model_state_dict(
         model,
-        state_dict=held,
+        state_dict=_by_every_name(model, state),
         save_embedding_layers=False,  # "auto" asks the model hub whether the vocabulary grew
     )
-    tensors = {name: t.detach().to("cpu", dtype) for name, t in sorted(tensors.items())}
     config = model.peft_config[starting.ADAPTER].to_dict()
     config["target_modules"] = sorted(config["target_modules"])
+    config.pop("modules_to_tie", None)  # PEFT finds them again
+    # clone: a head that is the embeddings is one tensor under two names, as PEFT reads them
+    tensors = {name: t.detach().to("cpu", dtype).clone() for name, t in sorted(tensors.items())}
     config["base_model_name_or_path"] = base.id
     config["inference_mode"] = True
     if taken := getattr(model, _TAKEN):
@@ -110,6 +112,18 @@ def _stream(seed: int, device: torch.device) -> Iterator[None]:
         if cuda:
             torch.cuda.manual_seed(seed)
         yield
+
+
+def _by_every_name(model: PeftModel, state: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """Trained tensors by each name that a parameter has in the model."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    held = trained if state is None else state
+    first = {id(parameter): name for name, parameter in trained.items()}
+    return {
+        name: held[first[id(parameter)]]
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if id(parameter) in first
+    }
 
 
 def _as_declared(alpha: float) -> Any:

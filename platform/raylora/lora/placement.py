@@ -26,6 +26,8 @@ class Placement:
     alphas: dict[str, float]
     saved: list[str]
     """Full names of the modules trained in full."""
+    tied: bool
+    """Whether input embeddings and head are one matrix, and it is among them."""
 
 
 def place(model: PreTrainedModel, spec: LoraSpec) -> Placement:
@@ -52,7 +54,11 @@ def place(model: PreTrainedModel, spec: LoraSpec) -> Placement:
     # that is missing from the file looks as if it had never been meant.
     used = {name.rpartition(".")[2] for name in adapted}
     return Placement(
-        sorted(used), _exact_first(spec.rank_pattern), _exact_first(spec.alpha_pattern), saved
+        targets=sorted(used),
+        ranks=_exact_first(spec.rank_pattern),
+        alphas=_exact_first(spec.alpha_pattern),
+        saved=saved,
+        tied=_is_tied(model, saved),
     )
 
 
@@ -88,6 +94,12 @@ def _saved(model: PreTrainedModel, spec: LoraSpec) -> tuple[list[str], list[Prob
             remedy = "Leave it out, or write model.quantization=none"
             problems.append(Problem("lora.modules_to_save", message, remedy))
     return found, problems
+
+
+def _is_tied(model: PreTrainedModel, saved: list[str]) -> bool:
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    one = bool(getattr(model.config, "tie_word_embeddings", False))
+    return one and any(model.get_submodule(name) in ends for name in saved)
 
 
 def _plain_tops(modules: Mapping[str, torch.nn.Module]) -> list[str]:

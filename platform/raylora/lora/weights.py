@@ -54,7 +54,7 @@ def check(path: Path, config: AdapterConfig, base: BaseShapes) -> Contents:
             slices = {key: weights.get_slice(key) for key in _keys(weights)}
             found = {key: tuple(part.get_shape()) for key, part in slices.items()}
             dtypes = {part.get_dtype() for part in slices.values()}
-            saved = {key for key in found if config.saves(_module(key))}
+            saved = {key for key in found if config.saves(module_of(key))}
             layers = _check_keys(path, set(found) - saved, config, base)
             _check_shapes(path, layers, found, config, base)
             _check_saved(path, {key: found[key] for key in saved}, config, base)
@@ -79,14 +79,14 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
 
 
+def module_of(key: str) -> str:
+    """The module of the base that a tensor saved in full belongs to."""
+    return key.removeprefix(PREFIX).rpartition(".")[0]
+
+
 def _magnitude(layer: str) -> str:
     """Key of a layer's DoRA magnitudes [out]."""
     return f"{PREFIX}{layer}.lora_magnitude_vector"
-
-
-def _module(key: str) -> str:
-    """The module of the base that a tensor belongs to."""
-    return key.removeprefix(PREFIX).rpartition(".")[0]
 
 
 def _keys(weights: Any) -> list[str]:
@@ -158,7 +158,7 @@ def _check_saved(
 ) -> None:
     """Modules in full: all of their parameters, in the base's shapes."""
     for top in config.modules_to_save or []:
-        if not any(lies_in(_module(key), top) for key in saved):
+        if not any(lies_in(module_of(key), top) for key in saved):
             raise InvalidAdapter(f"{path}: module {top} has no tensors")
     if base.parameters is None:
         return
