@@ -3,7 +3,10 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO, Final, cast
+
+from pydantic_core import from_json
 
 from raylora.errors import InvalidData
 from raylora.jobs.data.kinds import kind
@@ -20,7 +23,7 @@ def jsonl_rows(file: BinaryIO, path: str) -> Iterator[Found]:
             continue
         place = Place(path, number)
         try:
-            yield Record(place, _parsed(text_of(line)))
+            yield Record(place, _parsed(line))
         except BadLine as problem:
             yield Fault(place, problem)
 
@@ -55,7 +58,12 @@ def json_rows(file: BinaryIO, path: str) -> Iterator[Found]:
         text, start = text[start:] + _decoded(file, piece, place), 0
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parsed(line: bytes) -> dict[str, Any]:
+    """One object. The parser of pydantic takes a third of the time of json, which says more."""
+    if len(line) <= MAX_LINE_BYTES:
+        with suppress(ValueError):
+            return _object(from_json(line))
+    text = text_of(line)
     try:
         value: object = json.loads(text)
     except json.JSONDecodeError as error:

@@ -7,7 +7,7 @@ may be a glob or a folder too; hub:ORG/NAME; or bundled:NAME/SPLIT, which ships 
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from glob import glob
+from glob import escape, glob
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -52,9 +52,18 @@ def locate(source: SourceSpec, base_dir: Path) -> tuple[str, ...]:
         found = [file for file in path.rglob("*") if file.is_file() and not _hidden(file, path)]
         return _of_folder([str(file) for file in found], str(path), source.split)
     if not path.exists() and _GLOB.search(name):
-        found = [Path(file) for file in glob(str(path), recursive=True)]
+        pattern = Path(escape(str(base_dir))) / Path(name).expanduser()
+        found = [Path(file) for file in glob(str(pattern), recursive=True)]
         return _some([str(file) for file in found if file.is_file()], str(path))
     return (str(path),)
+
+
+def has_splits(source: SourceSpec, base_dir: Path) -> bool:
+    """Whether source.split can choose among rows: on the hub and in folders."""
+    name = source.source.removeprefix(FILE_SCHEME)
+    if REMOTE in name:
+        return suffix_of(name) not in READERS
+    return name.startswith(hub.PREFIX) or (base_dir / Path(name).expanduser()).is_dir()
 
 
 def fingerprint(source: SourceSpec, base_dir: Path) -> str:

@@ -4,15 +4,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def chat_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
+def chat_prompt(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> list[int]:
     """Token ids of a conversation up to where the assistant's answer begins.
 
+    tools: JSON schemas of functions, for templates that show them.
     Control tokens written inside a message are encoded as plain text, so that a user cannot
     forge another role's turn.
     """
     return list(
         tokenizer.apply_chat_template(
             [dict(message) for message in messages],
+            tools=[dict(tool) for tool in tools] or None,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=False,

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from raylora.config.data_spec import DataSpec
 from raylora.errors import ExitCode, InvalidData
-from raylora.jobs.data.conversation import MAX_LINE_BYTES
-from raylora.jobs.data.rows import MAX_PROBLEMS, read_rows
+from raylora.jobs.data.faults import MAX_PROBLEMS
+from raylora.jobs.data.lines import MAX_LINE_BYTES
+from raylora.jobs.data.partition import held_out_rows, held_out_sources, training_rows
+from raylora.jobs.data.records import Fault
+from raylora.jobs.data.rows import read_rows
 
 USER = {"role": "user", "content": "hello"}
 ANSWER = {"role": "assistant", "content": "hi"}
@@ -15,9 +19,9 @@ GOOD = json.dumps({"messages": [USER, ANSWER]})
 
 @pytest.fixture
 def data(tmp_path: Path):
-    def write(content: str | bytes) -> Path:
+    def write(content: str | bytes, name="rows.jsonl") -> Path:
         raw = content.encode() if isinstance(content, str) else content
-        (tmp_path / "rows.jsonl").write_bytes(raw)
+        (tmp_path / name).write_bytes(raw)
         return tmp_path
 
     return write
@@ -57,36 +61,15 @@ def test_the_system_prompt_goes_where_there_is_none(data):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"messages": [', "not JSON"),
+        (b'{"messages": [', "not JSON"),
         (b'{"messages": "\xff"}', "not UTF-8: byte 0xff at offset 14"),
-        ("[" * 100_000, "nested too deep"),
-        ('{"n": ' + "1" * 5000 + "}", "number too long"),
-        ("[1, 2]", "a list where an object belongs"),
-        ("null", "null where an object belongs"),
-        ('{"text": "a", "label": 1}', "no column 'messages'; the columns are: text, label"),
-        ("{}", "the columns are: none"),
-        ('{"messages": "hello"}', "column 'messages' is a string"),
-        ('{"messages": []}', "column 'messages' is an empty list"),
-        (row("hello"), "messages[0] is a string"),
-        (row({"role": "user"}), "messages[0] has the keys: role"),
-        (row({**USER, "name": "Bob"}, ANSWER), "messages[0] has the keys: role, content, name"),
-        (
-            row(USER, {"role": "robot", "content": "hi"}),
-            "messages[1] has the unknown role 'robot'",
-        ),
-        (row(USER, {"role": ["user"], "content": "hi"}), "messages[1] has the unknown role"),
-        (row(USER, {**ANSWER, "content": None}), "messages[1] has null as its content"),
-        (row(USER, {**ANSWER, "content": " \n"}), "messages[1] has no content"),
-        (row(USER, {**ANSWER, "content": "\ud800"}), "half of a surrogate pair"),
-        (row(USER), "no assistant message"),
-        (row(USER, ANSWER, USER), "ends with the user"),
-        (row(ANSWER), "begins with the assistant"),
-        (row(USER, {"role": "system", "content": "late"}, ANSWER), "a system message comes late"),
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"text": "a", "label": 1}', "a row of shape text among rows of shape messages"),
+        (row(USER, {"role": "robot", "content": "hi"}).encode(), "the unknown role 'robot'"),
     ],
 )
 def test_a_bad_line_is_named_with_its_remedy(data, line, says):
-    raw = line.encode() if isinstance(line, str) else line
-    base = data(GOOD.encode() + b"\n" + raw + b"\n" + GOOD.encode() + b"\n")
+    base = data(GOOD.encode() + b"\n" + line + b"\n" + GOOD.encode() + b"\n")
     with pytest.raises(InvalidData) as caught:
         read_rows("rows.jsonl", base)
     error = caught.value
@@ -151,3 +134,51 @@ def test_an_unknown_bundled_name_lists_what_there_is(tmp_path):
     with pytest.raises(InvalidData) as caught:
         read_rows("bundled:home_requests/test", tmp_path)
     assert "bundled:home_requests/train" in str(caught.value.hint)
+
+
+def numbered(count: int) -> str:
+    rows = ({"prompt": f"question {i}", "completion": f"answer {i % 50}"} for i in range(count))
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def asked(rows) -> list[str]:
+    return [one.content.messages[0]["content"] for one in rows]
+
+
+def held_out(spec: DataSpec, base: Path) -> list:
+    sources = held_out_sources(spec, base)
+    return [row for source in sources for row in held_out_rows(source, spec, base)]
+
+
+def test_a_ratio_holds_out_by_what_rows_say(data):
+    base = data(numbered(400) * 2 + "nope\n")
+    spec = DataSpec(train="rows.jsonl", validation=None, validation_ratio=0.2)
+    (source,) = spec.sources
+    found = list(training_rows(source, spec, base))
+    train = asked(one for one in found if not isinstance(one, Fault))
+    held = asked(held_out(spec, base))
+    assert [one.place.line for one in found if isinstance(one, Fault)] == [801]
+    assert len(train) + len(held) == 800
+    assert not set(train) & set(held)
+    assert 0.14 < len(held) / 800 < 0.26
+    assert held == asked(held_out(spec, base))
+    more = spec.model_copy(update={"validation_ratio": 0.4})
+    assert set(held) < set(asked(held_out(more, base)))
+
+
+def test_a_split_of_a_folder_is_held_out(data, tmp_path):
+    data(numbered(3), "train.jsonl")
+    data(numbered(5), "test.jsonl")
+    spec = DataSpec(train=str(tmp_path), validation=None, validation_split="test")
+    assert len(list(training_rows(spec.sources[0], spec, Path()))) == 3
+    assert len(list(held_out(spec, Path()))) == 5
+    file = spec.model_copy(update={"train": "train.jsonl"})
+    with pytest.raises(InvalidData, match="has no splits"):
+        list(held_out(file, tmp_path))
+
+
+def test_a_file_is_held_out_in_the_shape_of_the_training_rows(data):
+    base = data('{"q": "hello", "a": "hi"}\n', "held.jsonl")
+    spec = DataSpec(validation="held.jsonl", columns={"prompt": "q", "completion": "a"})
+    assert asked(held_out(spec, base)) == ["hello"]
+    assert list(held_out(DataSpec(validation=None), base)) == []
