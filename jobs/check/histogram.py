@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 MOST_BUCKETS: Final = 16
 
@@ -18,13 +19,14 @@ class Bucket:
     rows: int
 
 
-def histogram(lengths: Sequence[int]) -> tuple[Bucket, ...]:
+def histogram(lengths: Sequence[int] | npt.NDArray[np.int32]) -> tuple[Bucket, ...]:
     """Buckets of equal width, 1, 2 or 5 times a power of ten, from the shortest to the longest."""
-    if not lengths:
+    found = np.asarray(lengths, np.int64)
+    if not len(found):
         return ()
-    width = _width(max(lengths) - min(lengths) + 1)
-    first = min(lengths) // width
-    counts = np.bincount(np.asarray(lengths) // width - first)
+    width = _width(int(found.max() - found.min()) + 1)
+    first = int(found.min()) // width
+    counts = np.bincount(found // width - first)
     return tuple(
         Bucket((first + place) * width, (first + place + 1) * width - 1, int(rows))
         for place, rows in enumerate(counts)

@@ -77,7 +77,7 @@ class Counter:
 
     def report(self) -> DataReport:
         """The counts, with the rows that could not be used."""
-        used = DataReport(**self._counts)
+        used = replace(DataReport(), **self._counts)
         skipped = self._faults.count
         problems = self._faults.listed()
         return replace(used, rows=used.rows + skipped, skipped=skipped, problems=problems)

@@ -79,10 +79,42 @@ def test_too_much_is_refused_naming_the_largest_and_where_to_put_it(
     build(SPEC, {"data.train": big, "data.validation": small})
 
 
+def test_folders_and_globs_keep_the_names_of_their_files(tmp_path: Path) -> None:
+    for name in ("a/train.jsonl", "a/sub/test.jsonl", "a/.hidden/x.jsonl", "a/other.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    spec = "data:\n  train: a\n  mixture:\n  - source: x\n  - source: y\n"
+    named = {"data.train": tmp_path / "a", "data.mixture.1.source": tmp_path / "a/*.jsonl"}
+    built = build(spec, named)
+    data = yaml.safe_load((built.working_dir / "spec.yaml").read_text(encoding="utf-8"))["data"]
+    folder = built.working_dir / data["train"]
+    shipped = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
+    assert shipped == {"train.jsonl", "sub/test.jsonl", "other.txt"}
+    assert data["mixture"][0] == {"source": "x"}
+    pattern = data["mixture"][1]["source"]
+    assert [path.name for path in built.working_dir.glob(pattern)] == ["train.jsonl"]
+    assert build(spec, named).working_dir == built.working_dir
+    (tmp_path / "a/train.jsonl").write_text("changed", encoding="utf-8")
+    assert build(spec, named).working_dir != built.working_dir
+
+
 def test_every_missing_file_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig) as caught:
-        build(SPEC, {"data.train": tmp_path / "no", "data.validation": tmp_path})
-    assert [problem.key for problem in caught.value.problems] == ["data.train", "data.validation"]
+        build(
+            SPEC,
+            {
+                "data.train": tmp_path / "no",
+                "data.validation": tmp_path,
+                "data.chat_template": tmp_path / "*.jinja",
+            },
+        )
+    assert [
+        (problem.key, problem.message.rpartition(": ")[2]) for problem in caught.value.problems
+    ] == [
+        ("data.train", "there is no such file"),
+        ("data.validation", "the folder holds no file"),
+        ("data.chat_template", "no file matches"),
+    ]
 
 
 def test_old_folders_go(own_home: Path) -> None:

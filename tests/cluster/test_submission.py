@@ -116,6 +116,26 @@ def test_files_that_travel_are_the_local_ones(tmp_path: Path) -> None:
     }
 
 
+def test_all_that_the_data_names_travels(tmp_path: Path) -> None:
+    spec = spec_of(
+        data={
+            "train": "hub:org/name",
+            "mixture": [{"source": "s3://bucket/rows"}, {"source": "more/*.jsonl"}],
+            "validation": "held",
+            "chat_template": "mine.jinja",
+        }
+    )
+    assert spec_files(spec, tmp_path) == {
+        "data.mixture.1.source": tmp_path / "more/*.jsonl",
+        "data.validation": tmp_path / "held",
+        "data.chat_template": tmp_path / "mine.jinja",
+    }
+    far = spec_of(data={"train": f"{tmp_path}/*.jsonl", "validation": None})
+    assert spec_files(far, Path("/base"), is_local=False) == {}
+    (tmp_path / "a.jsonl").touch()
+    assert list(spec_files(far, Path("/base"), is_local=False)) == ["data.train"]
+
+
 def test_a_submission_ships_the_settled_spec_under_the_run_id(tmp_path: Path, client: Any) -> None:
     (tmp_path / "rows.jsonl").write_text("{}\n", encoding="utf-8")
     spec = spec_of(data={"train": "rows.jsonl", "validation": "file:///shared/held.jsonl"})
@@ -123,7 +143,7 @@ def test_a_submission_ships_the_settled_spec_under_the_run_id(tmp_path: Path, cl
     assert (submitted.job_id, submitted.run_id) == (RUN, RUN)
     shipped = client.specs[0]
     assert shipped["data"]["train"] == submitted.bundle.files[0].path
-    assert shipped["data"]["validation"] == "/shared/held.jsonl"
+    assert shipped["data"]["validation"] == "file:///shared/held.jsonl"
     assert shipped["outputs"] == str(tmp_path / "outputs")
     assert client.arguments == [["raylora.jobs.finetune", "spec.yaml", "--run-id", RUN]]
 

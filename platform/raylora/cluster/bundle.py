@@ -1,7 +1,10 @@
 """What travels with a job: the resolved spec, the local files it names, the package."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +24,14 @@ class ShippedFile:
     """One local file that a spec names."""
 
     key: str
-    """Dotted key in the spec, such as data.train."""
+    """Dotted key in the spec, such as data.train or data.mixture.0.source."""
     source: Path
     path: str
     """Where it is for the job, relative to its working directory."""
     size: int
     """Bytes."""
+    value: str
+    """What the key says in the shipped spec: the path, or the folder or glob it was found by."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,9 @@ class Bundle:
 def build(spec_yaml: str, named_files: Mapping[str, Path] | None = None) -> Bundle:
     """Stage a job's folder and the package.
 
-    named_files: dotted key of the spec -> local file. In the staged spec the key's value is
-    replaced by the file's place below the job's working directory. Raises InvalidConfig where a
-    file is missing or all of them together exceed LIMIT_BYTES.
+    named_files: dotted key of the spec -> local file, folder or glob. In the staged spec the key's
+    value is replaced by its place below the job's working directory. Raises InvalidConfig where
+    nothing is there or all of them together exceed LIMIT_BYTES.
     """
     files = list_files(named_files or {})
     content: dict[str, Path | bytes] = {file.path: file.source for file in files}
@@ -64,26 +69,66 @@ def build(spec_yaml: str, named_files: Mapping[str, Path] | None = None) -> Bund
 
 def list_files(named_files: Mapping[str, Path]) -> tuple[ShippedFile, ...]:
     """Return what `build` would ship; same errors, nothing is copied."""
-    if missing := [_missing(key, path) for key, path in named_files.items() if not path.is_file()]:
+    found = {key: _found(path) for key, path in named_files.items()}
+    if missing := [_missing(key, named_files[key]) for key, files in found.items() if not files]:
         raise InvalidConfig(missing)
-    sizes = {key: path.stat().st_size for key, path in named_files.items()}
-    _refuse_too_much(named_files, sizes)
+    _refuse_too_much(
+        {
+            (key, path): path.stat().st_size
+            for key, files in found.items()
+            for path in files.values()
+        }
+    )
     return tuple(
-        ShippedFile(key, path, f"files/{sha256_of(path)[:16]}-{path.name}", sizes[key])
-        for key, path in named_files.items()
+        file for key, files in found.items() for file in _shipped(key, named_files[key], files)
     )
 
 
-def _refuse_too_much(named_files: Mapping[str, Path], sizes: Mapping[str, int]) -> None:
+def is_glob(path: str) -> bool:
+    """Whether a path stands for several, as far as its spelling says."""
+    return re.search(r"[*?\[]", path) is not None
+
+
+def _found(path: Path) -> dict[str, Path]:
+    """Relative path below what is named -> file; files in hidden folders stay behind."""
+    if path.is_file():
+        return {path.name: path}
+    if path.is_dir():
+        root, names = path, glob("**/*", root_dir=path, recursive=True)
+    else:
+        parts = path.parts
+        fixed = next((i for i, part in enumerate(parts) if is_glob(part)), len(parts))
+        root = Path(*parts[:fixed])
+        pattern = str(Path(*parts[fixed:])) if fixed < len(parts) else ""
+        names = glob(pattern, root_dir=root, recursive=True) if pattern else []
+    return {name: root / name for name in sorted(names) if (root / name).is_file()}
+
+
+def _shipped(key: str, named: Path, files: Mapping[str, Path]) -> list[ShippedFile]:
+    if named.is_file():
+        place = f"files/{sha256_of(named)[:16]}-{named.name}"
+        return [ShippedFile(key, named, place, named.stat().st_size, place)]
+    said = "".join(f"{name} {sha256_of(path)}\n" for name, path in files.items())
+    folder = f"files/{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    value = folder if named.is_dir() else f"{folder}/**/*"
+    return [
+        ShippedFile(key, path, f"{folder}/{name}", path.stat().st_size, value)
+        for name, path in files.items()
+    ]
+
+
+def _refuse_too_much(sizes: Mapping[tuple[str, Path], int]) -> None:
     total = sum(sizes.values())
     if total <= LIMIT_BYTES:
         return
-    largest = sorted(sizes, key=lambda key: sizes[key], reverse=True)
-    listed = ", ".join(f"{key} {named_files[key]} ({sizes[key] / 1e6:.1f} MB)" for key in largest)
+    largest = sorted(sizes, key=lambda file: sizes[file], reverse=True)
+    named = [f"{key} {path} ({sizes[key, path] / 1e6:.1f} MB)" for key, path in largest[:_NAMED]]
+    more = [f"and {len(largest) - _NAMED} more"] if len(largest) > _NAMED else []
+    listed = ", ".join(named + more)
     raise InvalidConfig(
         [
             Problem(
-                largest[0],
+                largest[0][0],
                 f"the files of this job are {total / 1e6:.1f} MB and at most "
                 f"{LIMIT_BYTES / 1e6:.0f} MB travel with a job: {listed}",
                 "Put them on a shared file system, or on object storage that every node mounts, "
@@ -93,9 +138,17 @@ def _refuse_too_much(named_files: Mapping[str, Path], sizes: Mapping[str, int]) 
     )
 
 
+_NAMED = 5
+"""Largest files that are named where all are too much."""
+
+
 def _missing(key: str, path: Path) -> Problem:
-    found = "it is a folder" if path.is_dir() else "there is no such file"
-    return Problem(key, f"cannot read {path}: {found}", "Write the path of a JSONL file")
+    found = "there is no such file"
+    if path.is_dir():
+        found = "the folder holds no file"
+    elif is_glob(str(path)):
+        found = "no file matches"
+    return Problem(key, f"cannot read {path}: {found}", "Write the path of a file, or a glob")
 
 
 def _rewritten(spec_yaml: str, files: tuple[ShippedFile, ...]) -> str:
@@ -103,11 +156,11 @@ def _rewritten(spec_yaml: str, files: tuple[ShippedFile, ...]) -> str:
         return spec_yaml
     spec: dict[str, Any] = yaml.safe_load(spec_yaml)
     for file in files:
-        *sections, last = file.key.split(".")
-        section = spec
+        *sections, last = (int(part) if part.isdigit() else part for part in file.key.split("."))
+        section: Any = spec
         for name in sections:
             section = section[name]
-        section[last] = file.path
+        section[last] = file.value
     return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
 
 

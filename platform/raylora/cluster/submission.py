@@ -4,16 +4,18 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from glob import iglob
 from pathlib import Path
 from typing import TypeVar
 
 from raylora.cluster import capacity, job_record
-from raylora.cluster.bundle import SPEC_NAME, Bundle, build
+from raylora.cluster.bundle import SPEC_NAME, Bundle, build, is_glob
 from raylora.cluster.connect import Cluster
 from raylora.cluster.job_info import JobInfo
 from raylora.cluster.job_record import JobRecord
 from raylora.cluster.jobs import RUN_ID, JobClient
 from raylora.config.compose import read_resolved, resolved_yaml
+from raylora.config.data_spec import DataSpec
 from raylora.config.model_spec import ModelSource
 from raylora.config.places import run_dir
 from raylora.config.serve_spec import ServeSpec
@@ -22,8 +24,8 @@ from raylora.errors import InvalidConfig, NotFound, Problem, RayloraError
 
 FINETUNE = "raylora.jobs.finetune"
 OUTPUTS = "raylora.outputs"
-FILE_SCHEME = "file://"
-"""Before a data path: read it where the job runs, ship nothing."""
+NOT_SHIPPED = ("bundled:", "hub:")
+"""Beginnings of data sources that are no files. file:// is read where the job runs, too."""
 
 SomeSpec = TypeVar("SomeSpec", TrainSpec, ServeSpec)
 
@@ -59,7 +61,7 @@ def submit(
     settled = settle(spec, is_local=cluster.is_local, base=base)
     capacity.require(capacity.demand_of(settled.workers), client.nodes())
     files = spec_files(settled, base, is_local=cluster.is_local)
-    bundle = build(as_yaml(_without_file_scheme(settled)), files)
+    bundle = build(as_yaml(settled), files)
     record = JobRecord(
         run_id=run_id,
         name=settled.name,
@@ -118,18 +120,17 @@ def settle(spec: SomeSpec, *, is_local: bool, base: Path) -> SomeSpec:
 
 
 def spec_files(spec: TrainSpec, base: Path, *, is_local: bool = True) -> Mapping[str, Path]:
-    """Return the local files the spec names, by dotted key: these travel with the job.
+    """Return the local files, folders and globs the spec names, by dotted key: these travel.
 
-    Bundled data and URIs do not; nor does, for another cluster, an absolute path that does not
-    exist here, which is then taken for a path over there.
+    Bundled data, the hub's and URLs do not; nor does, for another cluster, an absolute path that
+    does not exist here, which is then taken for a path over there.
     """
-    named = {"data.train": spec.data.train, "data.validation": spec.data.validation}
     files: dict[str, Path] = {}
-    for key, value in named.items():
-        if value is None or value.startswith("bundled:") or "://" in value:
+    for key, value in _named(spec.data).items():
+        if value is None or value.startswith(NOT_SHIPPED) or "://" in value:
             continue
         path = Path(_absolute(value, base))
-        over_there = not is_local and Path(value).is_absolute() and not path.exists()
+        over_there = not is_local and Path(value).is_absolute() and not _is_here(path)
         if not over_there:
             files[key] = path
     return files
@@ -169,12 +170,18 @@ def _run_of(job_id: str, jobs: Sequence[JobInfo]) -> str:
     return head if head and attempt.isdigit() else job_id
 
 
-def _without_file_scheme(spec: TrainSpec) -> TrainSpec:
-    """file:///shared/rows.jsonl has served its purpose, not to be shipped; programs read paths."""
-    train = spec.data.train.removeprefix(FILE_SCHEME)
-    validation = spec.data.validation and spec.data.validation.removeprefix(FILE_SCHEME)
-    data = spec.data.model_copy(update={"train": train, "validation": validation})
-    return spec.model_copy(update={"data": data})
+def _named(data: DataSpec) -> dict[str, str | None]:
+    mixed = {f"data.mixture.{i}.source": part.source for i, part in enumerate(data.mixture)}
+    return {
+        "data.train": data.train,
+        **mixed,
+        "data.validation": data.validation,
+        "data.chat_template": data.chat_template,
+    }
+
+
+def _is_here(path: Path) -> bool:
+    return path.exists() or (is_glob(str(path)) and any(iglob(str(path), recursive=True)))
 
 
 def _refuse_scratch_outputs(spec: TrainSpec | ServeSpec) -> None:

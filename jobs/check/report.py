@@ -1,0 +1,105 @@
+"""What `raylora data check` says: sources, tokens, leakage, and what training would refuse."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from raylora.config.data_spec import BadRows, DataSpec
+from raylora.jobs.check.leakage import Leakage, leakage
+from raylora.jobs.check.parts import held_out, training
+from raylora.jobs.check.scan import Limits, Scan, scan
+from raylora.jobs.check.source_report import Problem, SourceReport, problem, source_report
+from raylora.jobs.check.token_report import TokenCheck, TokenReport
+from raylora.jobs.data.chat_template import use_template
+from raylora.jobs.data.records import Fault
+from raylora.jobs.data.rows import PlacedRow, no_rows, stream
+
+COMPARED: Final = 20_000
+"""Rows of a source that are compared for likeness, of all that there are."""
+COMPARED_AT_MOST: Final = 500_000
+"""Where every row was asked for: 240 bytes each, and their text."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much is looked at."""
+
+    sample: int
+    """Rows of a source to tokenise; 0 for none."""
+    every_row: bool
+    """Tokenise and compare all of them."""
+    previews: int
+    """Rows of a source shown token by token."""
+
+    @property
+    def tokenises(self) -> bool:
+        """Whether a tokenizer is needed."""
+        return self.every_row or self.sample > 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found."""
+
+    sources: tuple[SourceReport, ...]
+    """Training sources, then held-out ones."""
+    tokens: tuple[TokenReport, ...]
+    """By source; none where no tokens were asked for."""
+    leakage: tuple[Leakage, ...]
+    """By held-out and training source; none where no rows are held out."""
+    problems: tuple[Problem, ...]
+    """The first rows at which training would stop."""
+
+
+def check(
+    data: DataSpec, base_dir: Path, options: Options, tokenizer: Callable[[], Any]
+) -> Report:
+    """Look at everything that the spec names as data.
+
+    tokenizer: gives the base model's, if it is needed. Raises InvalidData for a source that cannot
+    be read or has no row that can be used, InvalidConfig for columns or templates that are wrong.
+    """
+    limits = Limits(
+        rows=options.sample,
+        texts=COMPARED_AT_MOST if options.every_row else COMPARED,
+        prompts=data.holds_out,
+    )
+    train = [_scanned(scan(part, data, base_dir, limits)) for part in training(data)]
+    heldout = [_scanned(scan(part, data, base_dir, limits)) for part in held_out(data, base_dir)]
+    scans = [*train, *heldout]
+    reports = [source_report(found, base_dir) for found in scans]
+    leaked = [leakage(held, part) for held in heldout for part in train]
+    faults = [fault for found in scans for fault in found.faults.first]
+    tokens: list[TokenReport] = []
+    if options.tokenises:
+        checker = TokenCheck(use_template(tokenizer(), data, base_dir), data, options.previews)
+        for found in scans:
+            report, refused = _tokens(checker, found, data, base_dir, options)
+            tokens.append(report)
+            faults += refused
+    stops = faults if data.bad_rows is BadRows.ERROR else []
+    return Report(tuple(reports), tuple(tokens), tuple(leaked), tuple(map(problem, stops)))
+
+
+def _scanned(found: Scan) -> Scan:
+    """Refuse a source that has nothing to look at."""
+    if not found.good:
+        raise no_rows(found.part.source.source, found.faults)
+    return found
+
+
+def _tokens(
+    checker: TokenCheck, found: Scan, data: DataSpec, base_dir: Path, options: Options
+) -> tuple[TokenReport, list[Fault]]:
+    """Tokenise what was kept of a source, or all of it in another pass."""
+    if options.every_row:
+        return checker.report(found.part, _again(found, data, base_dir), found.longest, True)
+    is_all = len(found.rows) == found.good
+    return checker.report(found.part, found.rows, found.longest, is_all)
+
+
+def _again(found: Scan, data: DataSpec, base_dir: Path) -> Iterator[PlacedRow]:
+    for row in stream(found.part.source, data, base_dir):
+        if not isinstance(row, Fault) and found.part.has(row.content):
+            yield row
