@@ -8,6 +8,7 @@ from rich.text import Text
 
 from raylora.cli.options import config_argument, output_option, overrides_argument
 from raylora.cli.output import emit, make_table, next_commands
+from raylora.config.compatibility import RULES
 from raylora.config.compose import Resolved, load
 from raylora.config.dotted import get
 from raylora.config.origin import Origin, OriginKind
@@ -96,6 +97,16 @@ def validate(configs: tuple[str, ...], kind: Kind | None, output: str) -> None:
         emit(rows, output)
     if problems:
         raise InvalidConfig(problems)
+
+
+@command.command()
+@output_option
+def rules(output: str) -> None:
+    """List what does not go together in a training, why, and what to write instead."""
+    rows = [
+        {"refused": rule.name, "because": rule.reason, "instead": rule.remedy} for rule in RULES
+    ]
+    emit(rows, output)
 
 
 @command.command()

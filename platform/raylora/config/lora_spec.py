@@ -26,7 +26,10 @@ class Init(StrEnum):
 DECOMPOSING = (Init.PISSA, Init.OLORA)
 """Start from the base's own weights, and change them; saved with twice the rank."""
 
-Rank = Annotated[int, Field(ge=1, le=256)]
+MAX_RANK = 256
+"""Of a layer's A and B; what the bank takes."""
+
+Rank = Annotated[int, Field(ge=1, le=MAX_RANK)]
 Alpha = Annotated[float, Field(gt=0)]
 
 
@@ -54,3 +57,14 @@ class LoraSpec(Spec):
     """Layers trained and saved in full. Cannot share a batch when served: merge it."""
     loraplus_lr_ratio: float = Field(default=1.0, ge=1, le=1000)
     """Learning rate of B over that of A (LoRA+, Hayou et al., 2024)."""
+
+    @property
+    def largest_r(self) -> int:
+        """The largest rank that a layer may have."""
+        return max(self.r, *self.rank_pattern.values(), 0)
+
+    @property
+    def named_targets(self) -> tuple[str, ...]:
+        """target_modules as names; all-linear is one of them."""
+        named = self.target_modules
+        return (named,) if isinstance(named, str) else named

@@ -51,6 +51,11 @@ class WorkersSpec(Spec):
             return self.offload or self.zero_stage == 3 or (self.most > 1 and self.zero_stage > 0)
         return self.backend is Backend.DEEPSPEED
 
+    @property
+    def splits_weights(self) -> bool:
+        """Whether each worker holds a part of every weight only (ZeRO 3)."""
+        return self.uses_deepspeed and self.zero_stage == 3
+
     @model_validator(mode="after")
     def _at_least_one(self) -> "WorkersSpec":
         if self.least < 1 or self.most < self.least:

@@ -12,14 +12,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from raylora.config.lora_spec import MAX_RANK
 from raylora.errors import InvalidAdapter
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 """Files of an adapter directory, beside raylora.json; the template only if it is its own."""
-
-MAX_RANK = 256
 
 _MAX_BYTES = 1 << 20
 

@@ -68,8 +68,7 @@ def _targets(
     present = {name.rpartition(".")[2] for name in shapes}
     if spec.target_modules == "all-linear":
         return present, []
-    named = spec.target_modules
-    chosen = {named} if isinstance(named, str) else set(named)
+    chosen = set(spec.named_targets)
     unknown = sorted(chosen - present)
     remedy = f"Write all-linear or some of {', '.join(sorted(present))}"
     message = f"the base has no linear layer named {', '.join(unknown)}"
