@@ -36,6 +36,7 @@ COMMANDS: dict[str, Entry] = {
     "adapters": Entry(
         "raylora.cli.adapters:command", "List, show, verify and promote registered adapters."
     ),
+    "data": Entry("raylora.cli.data:command", "Look at rows before training on them."),
     "models": Entry("raylora.cli.models:command", "List, fetch and convert base models."),
     "serve": Entry("raylora.cli.serve:command", "Start, inspect and stop the HTTP endpoint."),
     "chat": Entry("raylora.cli.chat:command", "Talk to the base or an adapter of an endpoint."),
