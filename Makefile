@@ -18,6 +18,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := $(BIN)/python -m pip install -qq --constraint constraints.txt
 INSTALLED_ALL := $(VENV)/.installed-all
 INSTALLED_DEV := $(VENV)/.installed-dev
+PEERS := benchmarks/.peers
+INSTALLED_PEERS := $(PEERS)/.installed
 
 .PHONY: help
 help: ## Show this list
@@ -61,12 +63,16 @@ imports: $(INSTALLED_DEV) links ## Check which room imports which
 check: lint types imports test ## Everything .ci/run checks
 
 .PHONY: bars-setup
-bars-setup: $(INSTALLED_DEV) ## Make the environments of the peers the bars are measured against
-	@echo "ready: the peer of bars-path is PEFT, which $(VENV) has"
+bars-setup: $(INSTALLED_DEV) $(INSTALLED_PEERS) ## Make the environments of the peers the bars are measured against
+	@echo "ready: $(PEERS) for bars-train; the peer of bars-path is PEFT, which $(VENV) has"
 
 .PHONY: bars-path
 bars-path: $(INSTALLED_DEV) ## Measure the bars of the path from YAML to served adapter (BARS=name for one)
 	$(BIN)/python -m benchmarks.bars path
+
+.PHONY: bars-train
+bars-train: $(INSTALLED_DEV) ## Measure the bars of the training room, run bars-setup before (BARS=name for one)
+	$(BIN)/python -m benchmarks.bars train
 
 .PHONY: constraints
 constraints: ## Pin what is installed in .venv into constraints.txt
@@ -92,3 +98,9 @@ $(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing raylora and its development tools into $(VENV), a few minutes the first time..."
 	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $(INSTALLED_ALL) $@
+
+$(INSTALLED_PEERS): benchmarks/peers/requirements.txt constraints.txt | $(BIN)/python
+	@echo "Installing the peers into $(PEERS), a few minutes the first time..."
+	$(BIN)/python -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -qq --constraint constraints.txt --requirement $<
+	@touch $@

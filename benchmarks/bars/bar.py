@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 
@@ -24,6 +24,13 @@ class Bar:
     target: str
     verdict: Verdict
     detail: str = ""
+    near: bool = False
+    """Short, with the target inside the spread: noise may have decided."""
+
+    def after(self, first: "Bar") -> "Bar":
+        """This bar as the repetition of another, which it shows."""
+        shown = f"repeated; first time {first.figure} ({first.spread})"
+        return replace(self, detail=f"{self.detail}; {shown}" if self.detail else shown)
 
     def line(self) -> str:
         """One row of the report."""
@@ -33,7 +40,7 @@ class Bar:
             f"target {self.target:<16} {self.verdict}{tail}"
         )
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, str | bool]:
         """The same row for the JSON report."""
         return asdict(self)
 
@@ -63,6 +70,12 @@ def not_measured(name: str, reason: str) -> Bar:
     return Bar(name, "-", "-", "-", Verdict.NOT_MEASURED, reason)
 
 
+def shown(name: str, values: Sequence[float], unit: str = "", detail: str = "") -> Bar:
+    """A figure beside the bars, without a target of its own."""
+    figure, spread = _middle(values, unit)
+    return Bar(name, figure, spread, "none: shown", Verdict.OK, detail)
+
+
 def failed(name: str, target: str, reason: str) -> Bar:
     """Bar whose measurement or peer broke: short, with the reason."""
     return Bar(name, "-", "-", target, Verdict.SHORT, reason)
@@ -77,7 +90,13 @@ def _bar(
     reached: Callable[[float], bool],
     detail: str,
 ) -> Bar:
-    median = statistics.median(values)
+    figure, spread = _middle(values, unit)
+    verdict = Verdict.OK if reached(statistics.median(values)) else Verdict.SHORT
+    near = verdict is Verdict.SHORT and any(reached(value) for value in values)
+    return Bar(name, figure, spread, f"{sign} {target:.4g}{unit}", verdict, detail, near)
+
+
+def _middle(values: Sequence[float], unit: str) -> tuple[str, str]:
+    """The median, and the range where there is one."""
     spread = f"{min(values):.4g}..{max(values):.4g}" if len(values) > 1 else "one run"
-    verdict = Verdict.OK if reached(median) else Verdict.SHORT
-    return Bar(name, f"{median:.4g}{unit}", spread, f"{sign} {target:.4g}{unit}", verdict, detail)
+    return f"{statistics.median(values):.4g}{unit}", spread

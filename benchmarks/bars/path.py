@@ -16,3 +16,6 @@ MEASURES = {
     "suite": path_suite.measure,
 }
 """Name for BARS=name, and what measures it."""
+
+REPEAT_WITHIN_MIN = 0
+"""Nothing is repeated."""

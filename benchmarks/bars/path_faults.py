@@ -1,17 +1,14 @@
 """SIGKILL to a train worker at a random step, five times over."""
 
 import json
-import os
 import random
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from benchmarks.bars.bar import Bar, holds
 from benchmarks.bars.footprint import processes
+from benchmarks.bars.killing import kill_at, train_workers
 from benchmarks.bars.sandbox import Sandbox, run, sandbox
 
 KILLS = 5
@@ -54,7 +51,7 @@ def measure() -> Iterator[Bar]:
                 .expect()
                 .stdout
             )["job_id"]
-            killed_at.append(_kill_at(box, job, dice.randint(2, STEPS - 1)))
+            killed_at += kill_at(box, job, [dice.randint(2, STEPS - 1)])
             log = box.raylora("jobs", "logs", "-f", "--raw", job, timeout_s=600)
             succeeded += log.code == 0
             restarted += '"event": "restart"' in log.stdout
@@ -79,41 +76,10 @@ def measure() -> Iterator[Bar]:
     yield holds("killed workers: nothing leaks", clean, 3, "clean", detail)
 
 
-def _kill_at(box: Sandbox, job: str, step: int) -> int:
-    """Read the job's events and kill a train worker once the step is done; the step seen."""
-    with subprocess.Popen(
-        [str(Path(sys.executable).with_name("raylora")), "jobs", "logs", "-f", "--raw", job],
-        cwd=box.folder,
-        env=box.environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as reader:
-        assert reader.stdout is not None
-        try:
-            for line in reader.stdout:
-                marker = line.find('{"event": "step"')
-                if marker < 0:
-                    continue
-                event = json.JSONDecoder().raw_decode(line[marker:])[0]
-                if event["step"] >= step:
-                    workers = _train_workers(box)
-                    if not workers:
-                        raise RuntimeError("found no train worker to kill")
-                    os.kill(random.Random(step).choice(workers), signal.SIGKILL)
-                    return int(event["step"])
-        finally:
-            reader.terminate()
-    raise RuntimeError(f"job {job} ended before step {step}")
-
-
-def _train_workers(box: Sandbox) -> list[int]:
-    return sorted(pid for pid, name in processes(box.home).items() if "TrainWorker" in name)
-
-
 def _leaked_workers(box: Sandbox) -> list[int]:
     """Train workers still alive 20 s after the last job."""
     deadline = time.monotonic() + 20
-    while (left := _train_workers(box)) and time.monotonic() < deadline:
+    while (left := train_workers(box)) and time.monotonic() < deadline:
         time.sleep(1)
     return left
 

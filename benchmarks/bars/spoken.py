@@ -1,0 +1,81 @@
+"""A child process that speaks JSON lines on stdout, each with the moment it was heard."""
+
+import json
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+Line = dict[str, Any]
+
+
+@dataclass
+class Child:
+    """A running program."""
+
+    process: "subprocess.Popen[str]"
+    started: float
+    """On the monotonic clock."""
+    _errors: IO[str]
+
+    def heard(self) -> Iterator[tuple[float, Line]]:
+        """Seconds since the start, and the JSON object; other lines are passed over."""
+        assert self.process.stdout is not None
+        for text in self.process.stdout:
+            at = text.find("{")
+            if at < 0:
+                continue
+            try:
+                line, _ = json.JSONDecoder().raw_decode(text[at:])
+            except ValueError:
+                continue
+            yield time.monotonic() - self.started, line
+
+    def tell(self, text: str) -> None:
+        """Write a line to the program's stdin."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def fault(self, what: str) -> RuntimeError:
+        """An error with the end of what the program said on stderr."""
+        code = self.process.poll()
+        self._errors.flush()
+        self._errors.seek(0)
+        return RuntimeError(f"{what} (exit {code}):\n{self._errors.read()[-2000:].strip()}")
+
+
+@contextmanager
+def child(
+    command: Sequence[str], folder: Path, environment: dict[str, str], timeout_s: float
+) -> Iterator[Child]:
+    """Start a program; it is killed at the end of the block or of the time."""
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+        limit = threading.Timer(timeout_s, process.kill)
+        limit.start()
+        try:
+            yield Child(process, time.monotonic(), errors)
+        finally:
+            limit.cancel()
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()

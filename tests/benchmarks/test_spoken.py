@@ -1,0 +1,35 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from benchmarks.bars.spoken import child
+
+ECHO = """
+import json, sys
+print("some noise {", flush=True)
+for line in sys.stdin:
+    print("prefix " + json.dumps({"said": line.strip()}), flush=True)
+    if line.strip() == "end":
+        sys.exit("the reason")
+"""
+
+
+def test_a_child_is_told_and_heard(tmp_path: Path):
+    with child([sys.executable, "-c", ECHO], tmp_path, dict(os.environ), 30) as running:
+        heard = running.heard()
+        running.tell("go")
+        seconds, line = next(heard)
+        assert line == {"said": "go"}
+        assert 0 < seconds < 30
+        running.tell("end")
+        assert [line for _, line in heard] == [{"said": "end"}]
+        running.process.wait()
+        with pytest.raises(RuntimeError, match=r"exit 1\):\nthe reason"):
+            raise running.fault("it crashed")
+
+
+def test_a_child_does_not_outlive_its_block(tmp_path: Path):
+    with child([sys.executable, "-c", ECHO], tmp_path, dict(os.environ), 30) as running:
+        pass
+    assert running.process.poll() is not None
