@@ -15,10 +15,10 @@ from raylora.jobs.data.chat_template import use_template
 from raylora.jobs.data.records import Fault
 from raylora.jobs.data.rows import PlacedRow, no_rows, stream
 
-COMPARED: Final = 20_000
-"""Rows of a source that are compared for likeness, of all that there are."""
-COMPARED_AT_MOST: Final = 500_000
-"""Where every row was asked for: 240 bytes each, and their text."""
+COMPARED: Final = (20_000, 32_000_000)
+"""Rows of a source that are compared for likeness, and their characters: a second of work."""
+COMPARED_OF_ALL: Final = (500_000, 256_000_000)
+"""Where every row was asked for: half a gigabyte of memory."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,8 @@ def check(
     tokenizer: gives the base model's, if it is needed. Raises InvalidData for a source that cannot
     be read or has no row that can be used, InvalidConfig for columns or templates that are wrong.
     """
-    limits = Limits(
-        rows=options.sample,
-        texts=COMPARED_AT_MOST if options.every_row else COMPARED,
-        prompts=data.holds_out,
-    )
+    texts, text_size = COMPARED_OF_ALL if options.every_row else COMPARED
+    limits = Limits(options.sample, texts, text_size, prompts=data.holds_out)
     train = [_scanned(scan(part, data, base_dir, limits)) for part in training(data)]
     heldout = [_scanned(scan(part, data, base_dir, limits)) for part in held_out(data, base_dir)]
     scans = [*train, *heldout]

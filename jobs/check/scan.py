@@ -24,8 +24,8 @@ LONGEST: Final = 5
 MOST_COLUMN_SETS: Final = 1000
 """Different sets of columns that are told apart; rows with more say nothing about columns."""
 
-ROWS_BYTES: Final = 32_000_000
-TEXTS_BYTES: Final = 32_000_000
+ROWS_SIZE: Final = 32_000_000
+"""Characters of the rows kept to be tokenised."""
 
 
 class Text(NamedTuple):
@@ -43,6 +43,8 @@ class Limits:
     """To be tokenised."""
     texts: int
     """To be compared for likeness."""
+    text_size: int
+    """Characters of all of these together."""
     prompts: bool = False
     """Whether to note what each row asks."""
 
@@ -71,7 +73,7 @@ class Scan:
     keys: RowKeys = field(default_factory=RowKeys)
     prompts: RowKeys = field(default_factory=RowKeys)
     columns: Counter[tuple[str, ...]] = field(default_factory=Counter[tuple[str, ...]])
-    longest: Sample[PlacedRow] = field(default_factory=lambda: Sample(LONGEST, ROWS_BYTES))
+    longest: Sample[PlacedRow] = field(default_factory=lambda: Sample(LONGEST, ROWS_SIZE))
     """By their text; a Sample whose priorities are not random."""
     shape: str = Shape.AUTO.value
     seconds: float = 0.0
@@ -90,7 +92,7 @@ def scan(part: Part, data: DataSpec, base_dir: Path, limits: Limits) -> Scan:
     """
     started = time.perf_counter()
     shaper = Shaper(part.source, data)
-    found = Scan(part, Sample(limits.rows, ROWS_BYTES), Sample(limits.texts, TEXTS_BYTES))
+    found = Scan(part, Sample(limits.rows, ROWS_SIZE), Sample(limits.texts, limits.text_size))
     draw = random.Random(0).random
     for record in records(part.source, base_dir):
         if isinstance(record, Fault):
