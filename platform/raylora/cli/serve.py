@@ -117,6 +117,7 @@ def start_endpoint(spec: ServeSpec, cluster: Cluster) -> None:
         build(submission.as_yaml(settled)),
         name=spec.name,
         env=_environment(spec, cluster),
+        warm=spec.model.source is not ModelSource.HUB and not spec.gpus_per_replica,
     )
     _follow(client, job_id)
 

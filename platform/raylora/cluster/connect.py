@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from raylora.cluster import head
+from raylora.cluster import head, warm
 from raylora.cluster.authentication import ambient_bearer, bearer
 from raylora.cluster.head_state import HeadState
 from raylora.cluster.transport import request
@@ -24,6 +24,8 @@ class Cluster:
     is_local: bool
     """Whether it is the local head: same files, same user, same machine."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    warm_python: tuple[str, ...] = ()
+    """What starts quicker than `python` and does the same; empty where there is no such thing."""
 
 
 def connect(address: str | None, *, start: bool = True) -> Cluster:
@@ -53,8 +55,13 @@ def _named(address: str) -> Cluster:
 
 
 def _of_head(state: HeadState) -> Cluster:
-    headers = bearer(Path(state.token_path))
-    return Cluster(state.dashboard_url, state.gcs_address, is_local=True, headers=headers)
+    return Cluster(
+        state.dashboard_url,
+        state.gcs_address,
+        is_local=True,
+        headers=bearer(Path(state.token_path)),
+        warm_python=warm.python(Path(state.temp_dir)),
+    )
 
 
 def dashboard_url(address: str) -> str:

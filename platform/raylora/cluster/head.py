@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from raylora.cluster import head_state, processes
+from raylora.cluster import head_state, processes, warm
 from raylora.cluster.authentication import bearer, write_token
 from raylora.cluster.head_state import HeadState
 from raylora.cluster.ports import LOOPBACK, free_ports, node_address
@@ -94,11 +94,9 @@ def _launch() -> HeadState:
     short = "/tmp" if Path("/tmp").is_dir() else None
     temp_dir = Path(tempfile.mkdtemp(prefix="raylora-", dir=short)).resolve()
     ports: dict[str, int] = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    environment = _environment(ports, head_id, places.token)
     process = processes.start_detached(
-        _command(ports, temp_dir),
-        env=_environment(ports, head_id, places.token),
-        cwd=temp_dir,
-        log=places.log,
+        _command(ports, temp_dir), env=environment, cwd=temp_dir, log=places.log
     )
     state = HeadState(
         id=head_id,
@@ -112,6 +110,7 @@ def _launch() -> HeadState:
         log=str(places.log),
     )
     head_state.write(state)
+    warm.start(process, temp_dir, environment, places.warm_log)
     return state
 
 

@@ -34,6 +34,10 @@ class HeadPlaces:
     def log(self) -> Path:
         return self.root / "head.log"
 
+    @property
+    def warm_log(self) -> Path:
+        return self.root / "warm.log"
+
 
 @dataclass(frozen=True)
 class HeadState:

@@ -20,6 +20,8 @@ class JobRecord:
     working_dir: str
     package: str
     outputs: str
+    warm: bool = False
+    """Whether its processes may be forks of a warm one."""
 
 
 def write(record: JobRecord) -> None:

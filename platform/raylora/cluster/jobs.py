@@ -63,20 +63,25 @@ class JobClient:
         job_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
+        warm: bool = False,
     ) -> str:
         """Start `python -m program args...` in the bundle's folder; return the job's id.
 
-        job_id: chosen by the caller, and at most one job ever has it; a random one if None.
+        job_id: chosen by the caller, and at most one job ever has it; a random one if None. warm:
+        the job needs neither GPU nor model hub, so its processes may be forks of a warm one.
         """
         chosen = job_id or run_id or f"raylora-{uuid.uuid4().hex[:12]}"
         known = {RUN_ID: run_id, NAME: name, PROGRAM: program}
-        runtime_env = {
+        runtime_env: dict[str, object] = {
             "working_dir": str(files.working_dir),
             "py_modules": [str(files.package)],
             "env_vars": {**ENVIRONMENT, **(env or {})},
         }
+        python = self._cluster.warm_python if warm else ()
+        if python:
+            runtime_env["py_executable"] = shlex.join(python)
         # The head runs the entrypoint in a shell, so the quoting is not decoration.
-        entrypoint = shlex.join(["python", "-m", program, *args])
+        entrypoint = shlex.join([*(python or ("python",)), "-m", program, *args])
         described = {**{key: value for key, value in known.items() if value}, **(metadata or {})}
         deadline = time.monotonic() + AGENT_S
         while True:

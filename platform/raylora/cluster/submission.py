@@ -24,6 +24,8 @@ from raylora.errors import InvalidConfig, NotFound, Problem, RayloraError
 
 FINETUNE = "raylora.jobs.finetune"
 OUTPUTS = "raylora.outputs"
+HUB = "hub:"
+"""Before a data set of the model hub."""
 NOT_SHIPPED = ("bundled:", "hub:")
 """Beginnings of data sources that are no files. file:// is read where the job runs, too."""
 
@@ -70,6 +72,7 @@ def submit(
         working_dir=str(bundle.working_dir),
         package=str(bundle.package),
         outputs=settled.outputs,
+        warm=_may_start_warm(settled),
     )
     job_record.write(record)
     return Submitted(_start(client, record, bundle, run_id), run_id, bundle)
@@ -155,7 +158,14 @@ def _start(client: JobClient, record: JobRecord, bundle: Bundle, job_id: str) ->
         run_id=record.run_id,
         job_id=job_id,
         metadata={OUTPUTS: record.outputs},
+        warm=record.warm,
     )
+
+
+def _may_start_warm(spec: TrainSpec) -> bool:
+    sources = [part.source for part in spec.data.sources] + [spec.data.validation or ""]
+    hub = any(source.startswith(HUB) for source in sources)
+    return not (hub or spec.model.source is ModelSource.HUB or spec.workers.gpus_per_worker)
 
 
 def _run_of(job_id: str, jobs: Sequence[JobInfo]) -> str:
