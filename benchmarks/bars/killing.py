@@ -39,8 +39,8 @@ def _kill_after(box: Sandbox, lines: Iterator[Line], step: int, restarts: int) -
     seen = 0
     for line in lines:
         if line.get("event") == "restart":
-            seen = restarts
-        elif line.get("event") == "step" and seen == restarts and line["step"] >= step:
+            seen = int(line["attempt"])
+        elif line.get("event") == "step" and seen >= restarts and line["step"] >= step:
             workers = train_workers(box)
             if not workers:
                 raise RuntimeError("found no train worker to kill")

@@ -2,6 +2,7 @@
 
 import json
 import random
+import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ def measure() -> Iterator[Bar]:
             rows = _write(out, random.Random(0))
         raylora = str(Path(sys.executable).with_name("raylora"))
         speeds: list[float] = []
+        own: list[float] = []
         with PeakMemory(box.home) as memory:
             for options in (("--sample", "0"), ("--sample", "0"), ()):
                 command = (*ONE_CORE, raylora, "data", "check", str(file), *options, "-o", "json")
@@ -33,14 +35,15 @@ def measure() -> Iterator[Bar]:
                 source = json.loads(done.stdout)["sources"][0]
                 if options:
                     speeds.append(source["bytes"] / 1e6 / done.seconds)
+                    own.append(source["megabytes_per_second"])
         yield holds("data check, 1 GB: rows seen", int(source["rows"] == rows), 1, "all rows")
         yield at_least(
             "data check, 1 GB: speed",
             speeds,
             50,
             " MB/s",
-            f"one core, the whole command before tokenisation; {done.seconds:.0f} s with a sample "
-            "tokenised",
+            f"one core, the whole command without tokenisation; by its own clock "
+            f"{statistics.median(own):.0f} MB/s; {done.seconds:.0f} s with a sample tokenised",
         )
         yield at_most("data check, 1 GB: memory", [memory.peak_bytes / 1e6], 600, " MB", "PSS")
 

@@ -6,7 +6,7 @@ from benchmarks.bars.bar import Bar, at_most, failed, holds
 from benchmarks.bars.cases import Case, run_cases
 
 PACKING = "tests/jobs/train/test_loss.py::test_packed_documents_lose_what_they_lose_one_by_one"
-MASKS = "tests/jobs/data/test_masks.py"
+MASKS = "tests/jobs/data/test_masks.py::test_supervised_tokens_decode_to_exactly_the_answers"
 TESTS_S = 600.0
 CLOSE = 1e-5
 
