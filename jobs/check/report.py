@@ -68,6 +68,8 @@ def check(
     reports = [source_report(found, base_dir) for found in scans]
     leaked = [leakage(held, part) for held in heldout for part in train]
     faults = [fault for found in scans for fault in found.faults.first]
+    for found in scans:
+        found.forget()
     tokens: list[TokenReport] = []
     if options.tokenises:
         checker = TokenCheck(use_template(tokenizer(), data, base_dir), data, options.previews)

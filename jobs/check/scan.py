@@ -76,12 +76,13 @@ class Scan:
     longest: Sample[PlacedRow] = field(default_factory=lambda: Sample(LONGEST, ROWS_SIZE))
     """By their text; a Sample whose priorities are not random."""
     shape: str = Shape.AUTO.value
+    good: int = 0
+    """Rows that can be used."""
     seconds: float = 0.0
 
-    @property
-    def good(self) -> int:
-        """Rows that can be used."""
-        return self.keys.rows
+    def forget(self) -> None:
+        """Let go of what the tokens of the rows need not: up to 200 MB."""
+        self.keys, self.prompts, self.texts = RowKeys(), RowKeys(), Sample(0, 0)
 
 
 def scan(part: Part, data: DataSpec, base_dir: Path, limits: Limits) -> Scan:
@@ -122,6 +123,7 @@ def _count_columns(found: Scan, record: Record) -> None:
 
 
 def _note(found: Scan, place: Place, content: Content, priority: float) -> None:
+    found.good += 1
     found.keys.add(row_key(content), place)
     length = size(content)
     if -length < found.longest.limit:

@@ -86,6 +86,16 @@ def test_bad_rows_are_named_with_line_and_remedy(look, write: Write) -> None:
     assert "assistant" in report.problems[1].hint
 
 
+def test_each_kind_of_bad_line_is_passed_over(look, write: Write, tmp_path: Path) -> None:
+    good = json.dumps(row("Why?", "So.")).encode()
+    bad = [b"\xff\xfe", b"[" * 100_000, b'"' + b"a" * 1_500_000 + b'"', b"null", b'{"text": "x"}']
+    (tmp_path / "bad.jsonl").write_bytes(b"\n".join([good, *bad, good]))
+    (source,) = look("bad.jsonl", bad_rows="skip").sources
+    assert (source.rows, source.bad_rows) == (7, 5)
+    assert [problem.line for problem in source.bad] == [2, 3, 4, 5, 6]
+    assert all(problem.hint for problem in source.bad)
+
+
 def test_skipped_rows_are_listed_and_no_problem(look, write: Write) -> None:
     report = look(write([*some_rows(2), "[]"]), bad_rows="skip")
     assert report.problems == ()
