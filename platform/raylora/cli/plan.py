@@ -1,9 +1,7 @@
 """`raylora plan`: what submit would start. Starts nothing, writes nothing."""
 
 import json
-import struct
 from dataclasses import asdict
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import click
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from raylora.cli import footprint
 from raylora.cli.options import (
     address_option,
     config_argument,
@@ -23,15 +22,13 @@ from raylora.cluster.bundle import list_files
 from raylora.cluster.connect import connect
 from raylora.cluster.jobs import nodes
 from raylora.cluster.submission import FINETUNE, run_folder, settle, spec_files
+from raylora.config.compatibility import RULES
 from raylora.config.compose import Resolved, load_train
-from raylora.config.model_spec import DType, ModelSource, ModelSpec, Quantization
+from raylora.config.model_spec import ModelSource, ModelSpec
 from raylora.config.places import cache
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import InsufficientResources, Unreachable
 from raylora.tracking.location import DATABASE, SQLITE, shown
-
-NF4_BYTES = 0.5625
-"""Per weight: 4 bits and one fp32 scale for every 64 of them."""
 
 
 @click.command("plan")
@@ -63,16 +60,18 @@ def make(spec: TrainSpec, address: str | None, *, base: Path) -> dict[str, Any]:
         "spec": settled.model_dump(mode="json"),
         "entrypoint": f"python -m {FINETUNE} spec.yaml --run-id RUN_ID",
         "workers": {
-            "num_workers": demand.workers,
+            "num_workers": settled.workers.num_workers,
             "resources_per_worker": dict(demand.per_worker),
             "collectives": "nccl" if settled.workers.gpus_per_worker else "gloo",
-            "zero_stage": settled.workers.zero_stage,
+            "backend": "deepspeed" if settled.workers.uses_deepspeed else "torch",
+            "zero_stage": settled.workers.zero_stage if settled.workers.uses_deepspeed else 0,
         },
+        "checked": [rule.name for rule in RULES],
         "files": [asdict(file) for file in files],
         "run_dir": str(run_folder(settled, "RUN_ID")),
         "tracking_uri": shown(settled.tracking.uri or default_store),
         "registers_as": settled.adapter_name,
-        "base": _base_size(settled.model),
+        "memory": _memory(settled),
         "cluster": _cluster(address, demand),
     }
 
@@ -99,19 +98,10 @@ def _cluster(address: str | None, demand: capacity.Demand) -> dict[str, Any] | N
     }
 
 
-def _base_size(model: ModelSpec) -> dict[str, Any] | None:
-    """Return parameters and bytes of the base's weights; None where it is not on this machine."""
-    folder = _weights_folder(model)
-    if folder is None:
-        return None
-    shapes = [shape for file in sorted(folder.glob("*.safetensors")) for shape in _shapes(file)]
-    parameters = sum(prod(shape) for _, shape in shapes)
-    width = 4 if model.dtype is DType.FP32 else 2
-    packed = 0
-    if model.quantization is Quantization.NF4:
-        packed = sum(prod(shape) for name, shape in shapes if _is_linear(name, shape))
-    weights = packed * NF4_BYTES + (parameters - packed) * width
-    return {"parameters": parameters, "weight_bytes": int(weights)}
+def _memory(spec: TrainSpec) -> dict[str, int] | None:
+    """What one worker holds; None where the base is not on this machine."""
+    folder = _weights_folder(spec.model)
+    return None if folder is None else footprint.measure(spec, folder).as_dict()
 
 
 def _weights_folder(model: ModelSpec) -> Path | None:
@@ -124,36 +114,19 @@ def _weights_folder(model: ModelSpec) -> Path | None:
     return None
 
 
-def _shapes(file: Path) -> list[tuple[str, list[int]]]:
-    """Read names and shapes from a safetensors header: 8 bytes of length, then JSON."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header: dict[str, Any] = json.loads(stream.read(length))
-    return [(name, entry["shape"]) for name, entry in header.items() if name != "__metadata__"]
-
-
-def _is_linear(name: str, shape: list[int]) -> bool:
-    return len(shape) == 2 and "embed" not in name and "lm_head" not in name
-
-
 def _tables(resolved: Resolved[TrainSpec], plan: dict[str, Any]) -> RenderableType:
-    workers, base, cluster = plan["workers"], plan["base"], plan["cluster"]
+    workers, memory, cluster = plan["workers"], plan["memory"], plan["cluster"]
     each = capacity.amounts(workers["resources_per_worker"])
-    size = "unknown: the model is not on this machine yet"
-    if base:
-        size = (
-            f"{base['weight_bytes'] / 1e6:,.0f} MB of weights ({base['parameters'] / 1e6:,.1f} M "
-            "parameters) in each worker; activations and optimizer come on top"
-        )
     where = "local, not running: submit starts it"
     if cluster:
         verdict = cluster["problem"] or "can hold the job"
         where = f"{cluster['address']}: {capacity.amounts(cluster['capacity'])}: {verdict}"
     facts = {
         "job": plan["entrypoint"],
-        "workers": f"{workers['num_workers']}, each on one node with {each}",
-        "sharding": f"ZeRO-{workers['zero_stage']} over {workers['collectives']}",
-        "base": size,
+        "workers": f"{_number(workers['num_workers'])}, each on one node with {each}",
+        "sharding": _sharding(workers),
+        "checked": f"{len(plan['checked'])} rules between keys (raylora config rules)",
+        **_amounts(memory),
         "run folder": plan["run_dir"],
         "tracking": plan["tracking_uri"],
         "registers": f"{plan['registers_as']}, a new version",
@@ -165,3 +138,27 @@ def _tables(resolved: Resolved[TrainSpec], plan: dict[str, Any]) -> RenderableTy
         make_table(("would start", ""), facts.items()),
         make_table(("shipped for", "file", "bytes"), shipped) if shipped else Text("no files"),
     )
+
+
+def _number(workers: int | list[int]) -> str:
+    return str(workers) if isinstance(workers, int) else " to ".join(map(str, workers))
+
+
+def _sharding(workers: dict[str, Any]) -> str:
+    over = f"over {workers['collectives']}"
+    if workers["backend"] == "torch":
+        return f"none: each worker holds all, gradients are summed {over}"
+    return f"ZeRO-{workers['zero_stage']} {over}"
+
+
+def _amounts(memory: dict[str, int] | None) -> dict[str, str]:
+    if memory is None:
+        return {"memory": "unknown: the model is not on this machine yet"}
+    parts = ("weights", "adapter", "optimizer", "activations")
+    listed = ", ".join(f"{name} {memory[name] / 1e6:,.0f}" for name in parts)
+    return {
+        "base": f"{memory['parameters'] / 1e6:,.1f} M parameters",
+        "trained": f"{memory['trained'] / 1e6:,.2f} M parameters",
+        "memory": f"about {memory['total'] / 1e6:,.0f} MB a worker: {listed} (at most), "
+        "and what Python and torch take",
+    }
