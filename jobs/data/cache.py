@@ -11,10 +11,9 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Protocol
-
-import transformers
 
 from raylora.config.data_spec import DataSpec, SourceSpec
 from raylora.config.places import cache
@@ -101,6 +100,18 @@ def cached(
     return store, DataReport.of(store.notes)
 
 
+def settings(data: DataSpec, tokenizer: Any) -> dict[str, Any]:
+    """All but the rows that decides what their tokens are."""
+    return {
+        "code": CODE_VERSION,
+        "transformers": version("transformers"),
+        "data": data.model_dump(mode="json", include=set(DECISIVE)),
+        "chat_template": tokenizer.chat_template,
+        "tokenizer": tokenizer.backend_tokenizer.to_str(),
+        "special_tokens": str(tokenizer.special_tokens_map),
+    }
+
+
 FOLDER: Final = "data"
 """In the cache folder."""
 
@@ -129,14 +140,9 @@ def _write(directory: Path, encoded: Iterable[EncodedRow | Fault], data: DataSpe
 
 def _key(source: SourceSpec, data: DataSpec, tokenizer: Any, base_dir: Path, part: Part) -> str:
     decisive = {
-        "code": CODE_VERSION,
-        "transformers": transformers.__version__,
         "content": fingerprint(source, base_dir),
         "part": part,
         "source": source.model_dump(mode="json", include={"shape", "columns"}),
-        "data": data.model_dump(mode="json", include=set(DECISIVE)),
-        "chat_template": tokenizer.chat_template,
-        "tokenizer": tokenizer.backend_tokenizer.to_str(),
-        "special_tokens": str(tokenizer.special_tokens_map),
+        **settings(data, tokenizer),
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]

@@ -10,19 +10,19 @@ from raylora.jobs.data.records import Found, Place, Record
 PREFIX: Final = "hub:"
 
 
-def records(source: SourceSpec) -> Iterator[Found]:
-    """Yield the rows of the source's split, from the local copy that `datasets` keeps."""
-    for number, fields in enumerate(_data_set(source), 1):
+def records(source: SourceSpec, *, streaming: bool) -> Iterator[Found]:
+    """Yield the rows of the source's split, out of a copy on disk or as they come."""
+    for number, fields in enumerate(_data_set(source, streaming), 1):
         yield Record(Place(source.source, number), dict(fields))
 
 
 def fingerprint(source: SourceSpec) -> str:
     """What `datasets` identifies the content by."""
-    return str(_data_set(source)._fingerprint)
+    return str(_data_set(source, streaming=False)._fingerprint)
 
 
-def _data_set(source: SourceSpec) -> Any:
-    """Downloaded once, then mapped into memory. Raises InvalidData where it cannot be had."""
+def _data_set(source: SourceSpec, streaming: bool) -> Any:
+    """Raises InvalidData where it cannot be had."""
     # Takes a second to import, and most data is in files.
     import datasets
 
@@ -31,7 +31,11 @@ def _data_set(source: SourceSpec) -> Any:
     library: Any = datasets
     try:
         return library.load_dataset(
-            name, config or None, split=source.split, revision=revision or None
+            name,
+            config or None,
+            split=source.split,
+            revision=revision or None,
+            streaming=streaming,
         )
     except (OSError, ValueError, RuntimeError, library.exceptions.DatasetsError) as error:
         raise InvalidData(

@@ -1,6 +1,5 @@
 """From the data a spec names to examples for training and rows held out."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,19 +10,16 @@ from raylora.config.data_spec import DataSpec, SourceSpec
 from raylora.errors import InvalidData
 from raylora.jobs.data.cache import Part, Tokenised, cached, encode_here
 from raylora.jobs.data.chat_template import use_template
-from raylora.jobs.data.conversation import canonical
 from raylora.jobs.data.examples import Examples
-from raylora.jobs.data.faults import Faults
 from raylora.jobs.data.mixture import MixedExamples
 from raylora.jobs.data.partition import (
     held_out_label,
     held_out_rows,
     held_out_sources,
-    training_rows,
 )
 from raylora.jobs.data.records import Fault
 from raylora.jobs.data.report import DataReport, total
-from raylora.jobs.data.rows import PlacedRow, Rows, collect, no_rows
+from raylora.jobs.data.rows import PlacedRow, Rows, collect
 
 
 @dataclass(frozen=True)
@@ -44,19 +40,6 @@ class Loaded:
         return held_out(self.data, self.base_dir)
 
 
-@dataclass(frozen=True)
-class Surveyed:
-    """One source as a run's record names it."""
-
-    name: str
-    source: str
-    digest: str
-    """sha256 of what the rows say, whatever their files look like."""
-    rows: int
-    context: str
-    """training or validation."""
-
-
 def load(
     data: DataSpec,
     tokenizer: Any,
@@ -70,11 +53,19 @@ def load(
     """
     use_template(tokenizer, data, base_dir)
     train, report = _examples(data.sources, data, tokenizer, base_dir, Part.TRAIN, encode)
-    sources = held_out_sources(data, base_dir)
-    validation = None
-    if sources:
-        validation, _ = _examples(sources, data, tokenizer, base_dir, Part.HELD_OUT, encode)
+    validation = held_out_examples(data, tokenizer, base_dir, encode)
     return Loaded(train, validation, report, data, base_dir)
+
+
+def held_out_examples(
+    data: DataSpec, tokenizer: Any, base_dir: Path, encode: Tokenised = encode_here
+) -> Examples | None:
+    """The held-out rows tokenised; None where there are none. Raises InvalidData."""
+    use_template(tokenizer, data, base_dir)
+    sources = held_out_sources(data, base_dir)
+    if not sources:
+        return None
+    return _examples(sources, data, tokenizer, base_dir, Part.HELD_OUT, encode)[0]
 
 
 def held_out(data: DataSpec, base_dir: Path) -> Rows | None:
@@ -88,21 +79,6 @@ def held_out(data: DataSpec, base_dir: Path) -> Rows | None:
     rows = _chained(sources, data, base_dir)
     found = collect(rows, held_out_label(data), data)
     return found if found.items else None
-
-
-def survey(data: DataSpec, base_dir: Path) -> list[Surveyed]:
-    """Pass over all rows once, so that mistakes in them are found before anything is started.
-
-    Nothing is tokenised and no rows are kept. Raises InvalidData.
-    """
-    found = [
-        _surveyed(source, training_rows(source, data, base_dir), data, "training")
-        for source in data.sources
-    ]
-    for source in held_out_sources(data, base_dir):
-        rows = held_out_rows(source, data, base_dir)
-        found.append(_surveyed(source, rows, data, "validation"))
-    return found
 
 
 def _examples(
@@ -142,22 +118,3 @@ def _chained(
 ) -> Iterator[PlacedRow | Fault]:
     for source in sources:
         yield from held_out_rows(source, data, base_dir)
-
-
-def _surveyed(
-    source: SourceSpec, rows: Iterable[PlacedRow | Fault], data: DataSpec, context: str
-) -> Surveyed:
-    faults = Faults(data.bad_rows)
-    digest = hashlib.sha256()
-    count = 0
-    for row in rows:
-        if isinstance(row, Fault):
-            faults.add(row)
-            continue
-        count += 1
-        digest.update(canonical(row.content))
-    faults.settle()
-    if not count and not data.validation_ratio:
-        raise no_rows(source.source, faults)
-    name = Path(source.source).stem
-    return Surveyed(name, source.source, digest.hexdigest(), count, context)

@@ -11,6 +11,10 @@ class BadLine(Exception):
         super().__init__(message)
         self.hint = hint
 
+    def __reduce__(self) -> tuple[type["BadLine"], tuple[str, str]]:
+        """Keep the hint when it crosses a process."""
+        return (BadLine, (str(self), self.hint))
+
 
 @dataclass(frozen=True)
 class Place:

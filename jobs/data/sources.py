@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from glob import escape, glob
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from raylora.config.data_spec import SourceSpec
@@ -23,13 +23,14 @@ BUNDLED: Final = "bundled:"
 FILE_SCHEME: Final = "file://"
 
 
-def records(source: SourceSpec, base_dir: Path) -> Iterator[Found]:
+def records(source: SourceSpec, base_dir: Path, *, streaming: bool = False) -> Iterator[Found]:
     """Yield the rows of a source as they are, file after file, in bounded memory.
 
-    Raises InvalidData for what cannot be found or read.
+    streaming: read the hub's as they come, without a copy on disk. Raises InvalidData for what
+    cannot be found or read.
     """
     if source.source.startswith(hub.PREFIX):
-        yield from hub.records(source)
+        yield from hub.records(source, streaming=streaming)
         return
     for file in locate(source, base_dir):
         yield from read(file)
@@ -76,6 +77,14 @@ def fingerprint(source: SourceSpec, base_dir: Path) -> str:
     return digest.hexdigest()
 
 
+def identity(source: SourceSpec, base_dir: Path) -> str:
+    """What tells a source from others without reading it: names and sizes of its files."""
+    if source.source.startswith(hub.PREFIX):
+        return f"{source.source} {source.split}"
+    files = [(file, _size(file)) for file in locate(source, base_dir)]
+    return repr([(PurePosixPath(file).name, size) for file, size in files])
+
+
 _GLOB: Final = re.compile(r"[*?\[]")
 
 _SPLITS: Final = {
@@ -100,11 +109,8 @@ def _bundled(name: str) -> str:
 
 def _remote(url: str, split: str) -> tuple[str, ...]:
     """One file, or those of a glob or a folder, at an fsspec URL."""
-    import fsspec
-
-    remote: Any = fsspec
     try:
-        system, path = remote.core.url_to_fs(url)
+        system, path = _system(url)
         if _GLOB.search(path):
             return _some([system.unstrip_protocol(p) for p in system.glob(path)], url)
         if system.isdir(path):
@@ -155,12 +161,23 @@ def _hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
 
 
+def _size(file: str) -> int:
+    if REMOTE in file:
+        system, path = _system(file)
+        return int(system.size(path) or 0)
+    return Path(file).stat().st_size if Path(file).exists() else 0
+
+
+def _system(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    remote: Any = fsspec
+    return remote.core.url_to_fs(url)
+
+
 def _fingerprint(file: str) -> bytes:
     if REMOTE in file:
-        import fsspec
-
-        remote: Any = fsspec
-        system, path = remote.core.url_to_fs(file)
+        system, path = _system(file)
         return str(system.ukey(path)).encode()
     try:
         with Path(file).open("rb") as opened:

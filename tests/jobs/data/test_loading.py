@@ -13,8 +13,9 @@ from raylora.errors import ExitCode, InvalidData
 from raylora.jobs.data import cache
 from raylora.jobs.data.encode import Encoder
 from raylora.jobs.data.examples import IGNORED, Example, ListedExamples
-from raylora.jobs.data.loading import held_out, load, survey
+from raylora.jobs.data.loading import held_out, load
 from raylora.jobs.data.report import DataReport
+from raylora.jobs.data.survey import survey
 from raylora.jobs.data.token_store import StoreWriter, open_store
 
 ROW = {"prompt": "hello", "completion": "hi"}

@@ -162,10 +162,15 @@ def test_a_data_set_of_the_hub_goes_through_datasets(tmp_path, monkeypatch):
     rows = found("hub:org/name:en@abc", tmp_path, split="test")
     assert [row.fields for row in rows] == ROWS
     assert str(rows[1].place) == "hub:org/name:en@abc:2"
-    assert asked == [(("org/name", "en"), {"split": "test", "revision": "abc"})]
+    assert asked == [
+        (("org/name", "en"), {"split": "test", "revision": "abc", "streaming": False})
+    ]
     hub = SourceSpec(source="hub:org/name")
     assert fingerprint(hub, tmp_path) == fingerprint(hub, tmp_path)
-    assert asked[-1] == (("org/name", None), {"split": "train", "revision": None})
+    assert asked[-1] == (
+        ("org/name", None),
+        {"split": "train", "revision": None, "streaming": False},
+    )
 
 
 def test_a_data_set_that_the_hub_does_not_give_is_an_error(tmp_path, monkeypatch):
