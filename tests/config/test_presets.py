@@ -52,7 +52,7 @@ def test_every_preset_composes(kind: Kind) -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_option_composes(group: str) -> None:
-    needed = ["model.id=a", "model.name=a"] if group == "model" else []
+    needed = {"model": ["model.id=a", "model.name=a"], "data": ["data.train=a"]}.get(group, [])
     for name in options(group):
         assert load_train("lora", [f"{group}={name}", *needed])
 

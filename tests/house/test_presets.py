@@ -13,6 +13,10 @@ FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
 FILLED_IN = {
     "model/hub": ["model.id=org/model", "model.name=base"],
     "model/local": ["model.id=/models/base", "model.name=base"],
+    "data/chat": ["data.train=rows.jsonl"],
+    "data/code": ["data.train=rows.jsonl"],
+    "data/domain": ["data.train=rows.jsonl"],
+    "data/instruction": ["data.train=rows.jsonl"],
 }
 """What a user has to add: these leave it open on purpose."""
 
