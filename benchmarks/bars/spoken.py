@@ -5,9 +5,10 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,11 +23,13 @@ class Child:
     started: float
     """On the monotonic clock."""
     _errors: IO[str]
+    _said: deque[str] = field(default_factory=lambda: deque[str](maxlen=30))
 
     def heard(self) -> Iterator[tuple[float, Line]]:
         """Seconds since the start, and the JSON object; other lines are passed over."""
         assert self.process.stdout is not None
         for text in self.process.stdout:
+            self._said.append(text)
             at = text.find("{")
             if at < 0:
                 continue
@@ -43,11 +46,12 @@ class Child:
         self.process.stdin.flush()
 
     def fault(self, what: str) -> RuntimeError:
-        """An error with the end of what the program said on stderr."""
+        """An error with the end of what the program said."""
         code = self.process.poll()
         self._errors.flush()
         self._errors.seek(0)
-        return RuntimeError(f"{what} (exit {code}):\n{self._errors.read()[-2000:].strip()}")
+        said = "".join(self._said)[-2000:] + self._errors.read()[-2000:]
+        return RuntimeError(f"{what} (exit {code}):\n{said.strip()}")
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def train(settings: dict[str, Any]) -> None:
     )
 
     class FirstStep(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        def on_step_end(self, *given: object, **named: object) -> None:
             sys.stdout.write(FIRST_STEP + "\n")
             sys.stdout.flush()
 

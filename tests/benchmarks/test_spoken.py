@@ -25,7 +25,7 @@ def test_a_child_is_told_and_heard(tmp_path: Path):
         running.tell("end")
         assert [line for _, line in heard] == [{"said": "end"}]
         running.process.wait()
-        with pytest.raises(RuntimeError, match=r"exit 1\):\nthe reason"):
+        with pytest.raises(RuntimeError, match=r"(?s)exit 1\):.*the reason"):
             raise running.fault("it crashed")
 
 
