@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 from typing import Final
 
-from raylora.jobs.data.conversation import Content, Conversation, Message, PlainText, canonical
+from raylora.jobs.data.conversation import Content, Message, PlainText, canonical
 
 _PLAIN_KEYS: Final = 2
 """role and content, without which there is no message."""
@@ -12,13 +12,12 @@ _SYSTEM: Final = "system"
 
 def row_key(content: Content) -> Hashable:
     """Equal for rows that say the same. Conversations without tools take a fifth of the time."""
-    match content:
-        case Conversation(messages, tools=()) if sum(map(len, messages)) == _plain(messages):
-            return _said(messages)
-        case Conversation():
-            return canonical(content)
-        case PlainText(text):
-            return text
+    if isinstance(content, PlainText):
+        return content.text
+    messages = content.messages
+    if content.tools or sum(map(len, messages)) != _PLAIN_KEYS * len(messages):
+        return canonical(content)
+    return _said(messages)
 
 
 def prompt_key(content: Content) -> Hashable:
@@ -43,9 +42,7 @@ def size(content: Content) -> int:
     return sum([len(message["content"]) for message in content.messages])
 
 
-def _plain(messages: tuple[Message, ...]) -> int:
-    return _PLAIN_KEYS * len(messages)
-
-
 def _said(messages: tuple[Message, ...]) -> Hashable:
-    return (*[m["role"] for m in messages], *[m["content"] for m in messages])
+    said = [message["content"] for message in messages]
+    said += [message["role"] for message in messages]
+    return tuple(said)

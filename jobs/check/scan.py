@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +71,7 @@ class Scan:
     faults: Faults = field(default_factory=lambda: Faults(BadRows.SKIP))
     keys: RowKeys = field(default_factory=RowKeys)
     prompts: RowKeys = field(default_factory=RowKeys)
-    columns: Counter[tuple[str, ...]] = field(default_factory=Counter[tuple[str, ...]])
+    columns: dict[tuple[str, ...], int] = field(default_factory=dict[tuple[str, ...], int])
     longest: Sample[PlacedRow] = field(default_factory=lambda: Sample(LONGEST, ROWS_SIZE))
     """By their text; a Sample whose priorities are not random."""
     shape: str = Shape.AUTO.value
@@ -118,8 +117,10 @@ def scan(part: Part, data: DataSpec, base_dir: Path, limits: Limits) -> Scan:
 
 def _count_columns(found: Scan, record: Record) -> None:
     names = tuple(record.fields)
-    if names in found.columns or len(found.columns) < MOST_COLUMN_SETS:
+    if names in found.columns:
         found.columns[names] += 1
+    elif len(found.columns) < MOST_COLUMN_SETS:
+        found.columns[names] = 1
 
 
 def _note(found: Scan, place: Place, content: Content, priority: float) -> None:

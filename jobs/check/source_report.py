@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -132,7 +132,7 @@ def problem(fault: Fault) -> Problem:
     return Problem(place.file, place.line, str(fault.problem), fault.problem.hint)
 
 
-def _columns(sets: Counter[tuple[str, ...]]) -> tuple[Column, ...]:
+def _columns(sets: Mapping[tuple[str, ...], int]) -> tuple[Column, ...]:
     rows: Counter[str] = Counter()
     for names, count in sets.items():
         rows.update(dict.fromkeys(names, count))

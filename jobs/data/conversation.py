@@ -62,16 +62,14 @@ def conversation(turns: object, where: str, tools: Sequence[dict[str, Any]] = ()
             'write a list such as [{"role": "user", "content": "..."}, '
             '{"role": "assistant", "content": "..."}]',
         )
-    messages: list[Message] = []
-    weights: list[float] = []
-    for i, turn in enumerate(cast(list[object], turns)):
-        message, weight = (
-            (cast(Message, turn), 1.0) if _is_plain(turn) else _turn(turn, f"{where}[{i}]")
-        )
-        messages.append(message)
-        weights.append(weight)
+    given = cast(list[Any], turns)
+    if _are_plain(given):
+        messages, weights = tuple(given), (1.0,) * len(given)
+    else:
+        checked = [_turn(turn, f"{where}[{i}]") for i, turn in enumerate(given)]
+        messages, weights = zip(*checked, strict=True)
     _check_order(messages)
-    return Conversation(tuple(messages), tuple(weights), tuple(tools))
+    return Conversation(messages, weights, tuple(tools))
 
 
 def plain_text(value: object, where: str) -> PlainText:
@@ -98,17 +96,17 @@ def canonical(content: Content) -> bytes:
     return json.dumps(said, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def _is_plain(turn: object) -> bool:
-    """Whether `_turn` would take it as it is. Most are plain, and to see that takes a tenth."""
-    if type(turn) is not dict:
-        return False
-    fields = cast(dict[str, object], turn)
-    if fields.keys() != _PLAIN_KEYS:
-        return False
-    role, content = fields["role"], fields["content"]
-    if type(role) is not str or role not in _PLAIN_ROLES or type(content) is not str:
-        return False
-    return content != "" and not content.isspace() and _is_encodable(content)
+def _are_plain(turns: list[Any]) -> bool:
+    """Whether `_turn` would take each as it is. Most rows are so, and to see it takes a tenth."""
+    for turn in turns:
+        if type(turn) is not dict or turn.keys() != _PLAIN_KEYS:
+            return False
+        role, content = turn["role"], turn["content"]
+        if type(role) is not str or role not in _PLAIN_ROLES or type(content) is not str:
+            return False
+        if not content or content.isspace() or not _is_encodable(content):
+            return False
+    return True
 
 
 _PLAIN_KEYS: Final = frozenset({"role", "content"})
@@ -229,6 +227,11 @@ def _check_order(messages: Sequence[Message]) -> None:
         raise BadLine(
             f"the conversation ends with the {roles[-1]}", "end it with the assistant's answer"
         )
+    if Role.TOOL in roles:
+        _check_tools(messages)
+
+
+def _check_tools(messages: Sequence[Message]) -> None:
     for before, message in zip(messages, messages[1:], strict=False):
         answers_call = before["role"] == Role.TOOL or "tool_calls" in before
         if message["role"] == Role.TOOL and not answers_call:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, BinaryIO, Final, cast
 
 from pydantic_core import from_json
@@ -59,13 +58,19 @@ def json_rows(file: BinaryIO, path: str) -> Iterator[Found]:
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    """One object. The parser of pydantic takes a third of the time of json, which says more."""
-    if len(line) <= MAX_LINE_BYTES:
-        with suppress(ValueError):
-            return _object(from_json(line))
+    """One object, by pydantic's parser: it takes a third of the time that json takes."""
+    try:
+        value = from_json(line) if len(line) <= MAX_LINE_BYTES else _explained(line)
+    except ValueError:
+        value = _explained(line)
+    return _object(value)
+
+
+def _explained(line: bytes) -> object:
+    """By json: it takes halves of surrogate pairs as well, and says better what is wrong."""
     text = text_of(line)
     try:
-        value: object = json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise BadLine(
             f"not JSON: {error.msg} at column {error.colno}",
@@ -73,7 +78,6 @@ def _parsed(line: bytes) -> dict[str, Any]:
         ) from error
     except (RecursionError, ValueError) as error:  # nesting; integers of thousands of digits
         raise _too_deep() from error
-    return _object(value)
 
 
 def _object(value: object) -> dict[str, Any]:
