@@ -70,12 +70,11 @@ def measure(spec: TrainSpec, folder: Path) -> Footprint:
     trained = trained_numbers(spec.lora, shapes)
     workers, stage = spec.workers, spec.workers.zero_stage if spec.workers.uses_deepspeed else 0
     share = [1 / workers.least if stage >= least else 1.0 for least in (1, 2, 3)]
-    copy = 4 if width == 2 else 0
+    stepped = MOMENTS[spec.training.optimizer] + (4 if width == 2 else 0)
     parts = {
         "weights": weight_bytes(spec.model, shapes) * share[2],
         "adapter": trained * width * share[2],
-        "optimizer": trained
-        * ((MOMENTS[spec.training.optimizer] + copy) * share[0] + 4 * share[1]),
+        "optimizer": trained * (stepped * share[0] + 4 * share[1]),
         "activations": _activations(spec, config, width),
     }
     whole = {name: int(size) for name, size in parts.items()}
@@ -138,7 +137,7 @@ def _is_target(lora: LoraSpec, layer: str) -> bool:
 def _rank(lora: LoraSpec, layer: str) -> int:
     """Of the patterns the most exact counts."""
     fitting = [end for end in lora.rank_pattern if f".{layer}".endswith(f".{end}")]
-    return lora.rank_pattern[max(fitting, key=len)] if fitting else lora.r
+    return lora.rank_pattern[max(fitting, key=lambda end: end.count("."))] if fitting else lora.r
 
 
 def _shapes(file: Path) -> list[tuple[str, list[int]]]:

@@ -84,7 +84,10 @@ class SourceSpec(Spec):
     source: NonEmpty
     """File, glob, folder, fsspec URL, hub:ORG/NAME, or bundled:NAME/SPLIT."""
     weight: float = Field(default=1.0, gt=0, le=100)
-    """How often an epoch passes over its rows; 0.5 takes another half of them each time."""
+    """How often an epoch passes over its rows; 0.5 takes another half of them each time.
+
+    With ingest=streaming, whose sizes are not known: how likely a row comes from this source.
+    """
     split: NonEmpty = "train"
     """Split of a hub data set."""
     shape: Shape = Shape.AUTO

@@ -73,7 +73,8 @@ def save_adapter(
     is kept where it is not the tokenizer's own. The lineage is kept in raylora.json beside the
     base's id and revision.
     """
-    dtype = compute_dtype(model.get_base_model())
+    causal: Any = model.get_base_model()
+    dtype = compute_dtype(causal)
     tensors: dict[str, Tensor] = get_peft_model_state_dict(
         model,
         state_dict=_by_every_name(model, state),
@@ -99,7 +100,7 @@ def save_adapter(
         manifest.write(staged, {"base": _identity(base), **lineage})
 
 
-_PEFTS_OWN = {Init.GAUSSIAN: "gaussian", Init.ORTHOGONAL: "orthogonal"}
+_PEFTS_OWN: Mapping[Init, Any] = {Init.GAUSSIAN: "gaussian", Init.ORTHOGONAL: "orthogonal"}
 """Starts that need nothing of the base. PEFT's PiSSA rounds A and B after it took them out."""
 
 

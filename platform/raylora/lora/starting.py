@@ -40,7 +40,8 @@ def start(model: PeftModel, spec: LoraSpec) -> dict[str, Pair]:
         case Init.PISSA | Init.OLORA:
             return {name: _take_out(layer, spec) for name, layer in _layers(model)}
         case Init.LOFTQ:
-            originals = _originals(Path(model.get_base_model().name_or_path))
+            base: Any = model.get_base_model()
+            originals = _originals(Path(base.name_or_path))
             for name, layer in _layers(model):
                 _make_up(layer, name, originals)
         case _:
@@ -91,12 +92,12 @@ def _take_out(layer: Any, spec: LoraSpec) -> Pair:
 
 def _make_up(layer: Any, name: str, originals: Mapping[str, Path]) -> None:
     """Give A and B the best of what the 4-bit weight lacks."""
-    import bitsandbytes
+    from bitsandbytes.functional import dequantize_4bit
 
     packed: Any = layer.get_base_layer().weight
     if not hasattr(packed, "quant_state"):
         return  # left as it was by the quantiser, so that nothing is lacking
-    stored = bitsandbytes.functional.dequantize_4bit(packed.data, packed.quant_state).float()
+    stored = dequantize_4bit(packed.data, packed.quant_state).float()
     lost = _original(name, originals).to(stored.device, torch.float32) - stored
     _set(layer, *_principal(lost / layer.scaling[ADAPTER], layer.r[ADAPTER], 0))
 
