@@ -14,15 +14,22 @@ from torch import Tensor
 from raylora.cluster.events import EvaluationEvent, Event, StageEvent
 from raylora.config.places import cache
 from raylora.engine.generator import Engine
+from raylora.engine.runner import Adapters
 from raylora.errors import RayloraError
 from raylora.jobs import probe
+from raylora.jobs.answering import NoAdapters
 from raylora.jobs.assignment import ADAPTER, BASE, EVALUATION, PROBE, Assessment, Assignment
-from raylora.jobs.data.rows import read_rows
-from raylora.jobs.evaluation import Scores, evaluate, write_predictions
+from raylora.jobs.data.chat_template import use_template
+from raylora.jobs.data.loading import held_out
+from raylora.jobs.data.partition import held_out_label
+from raylora.jobs.data.rows import Rows
+from raylora.jobs.evaluation import Evaluation, Scores, evaluate, write_predictions
 from raylora.lora.bank import Bank
 from raylora.lora.base import load_for_generation, load_tokenizer
 from raylora.lora.devices import pick
-from raylora.lora.sources import fetch
+from raylora.lora.integrity import verify
+from raylora.lora.merging import merge
+from raylora.lora.sources import LocalModel, fetch
 
 PREDICTIONS = "predictions.jsonl"
 """Every held-out answer of both subjects."""
@@ -41,21 +48,26 @@ def assess(assignment: Assignment) -> Iterator[Event | Assessment | RayloraError
 
 
 def _assess(assignment: Assignment) -> Iterator[Event | Assessment]:
-    spec, places = assignment.spec, assignment.places
+    spec, directory = assignment.spec, assignment.places.adapter
     cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
     torch.set_num_threads(max(1, int(cpus)))
     yield StageEvent("verify")
     local = fetch(spec.model, cache())
     base: Any = load_for_generation(local, spec.model, pick())
-    bank = Bank(base, base_revision=local.revision)
-    facts = bank.add(ADAPTER, places.adapter)
-    difference = probe.check(
-        places.metadata / PROBE, _forward(base, bank, None), _forward(base, bank, ADAPTER)
-    )
+    facts = verify(directory, base_config=base.config, base_revision=local.revision, alone=True)
+    trained = probe.read(assignment.places.metadata / PROBE)
+    before = _logits(base, trained.input_ids)
+    adapted = _Merged(base, directory) if facts.alone_because else _Banked(base, directory)
+    difference = probe.check(trained, before, adapted.logits(trained.input_ids))
     scores: Mapping[str, Scores] = {}
-    if spec.data.validation is not None:
-        yield StageEvent("evaluate", spec.data.validation)
-        scores = _evaluate(assignment, base, load_tokenizer(local), bank, spec.data.validation)
+    rows = held_out(spec.data, Path.cwd())
+    if rows is not None:
+        yield StageEvent("evaluate", held_out_label(spec.data))
+        evaluation = _evaluate(assignment, local, adapted, rows)
+        write_predictions(
+            assignment.places.artifacts / EVALUATION / PREDICTIONS, evaluation.predictions
+        )
+        scores = evaluation.scores
     for subject, score in scores.items():
         yield EvaluationEvent(subject, score.rows, score.metrics)
     yield Assessment(
@@ -68,33 +80,63 @@ def _assess(assignment: Assignment) -> Iterator[Event | Assessment]:
     )
 
 
+class _Banked:
+    """The adapter on the base, beside the base itself."""
+
+    def __init__(self, base: Any, directory: Path) -> None:
+        self.model = base
+        self.adapters = Bank(base)
+        self.adapters.add(ADAPTER, directory)
+        self.subjects: dict[str, str | None] = {BASE: None, ADAPTER: ADAPTER}
+
+    def logits(self, input_ids: Tensor) -> Tensor:
+        with self.adapters.rows([ADAPTER] * len(input_ids)):
+            return _logits(self.model, input_ids)
+
+
+class _Merged:
+    """An adapter that cannot share a batch, melted into the base, which is gone by that."""
+
+    def __init__(self, base: Any, directory: Path) -> None:
+        self.model = merge(base, directory)[0]
+        self.adapters = NoAdapters()
+        self.subjects: dict[str, str | None] = {ADAPTER: None}
+
+    def logits(self, input_ids: Tensor) -> Tensor:
+        return _logits(self.model, input_ids)
+
+
 def _evaluate(
-    assignment: Assignment, base: Any, tokenizer: Any, bank: Bank, held_out: str
-) -> Mapping[str, Scores]:
+    assignment: Assignment, local: LocalModel, adapted: _Banked | _Merged, rows: Rows
+) -> Evaluation:
+    """Let the adapter and its base answer, the base anew where merging has changed it."""
     spec = assignment.spec
-    engine = Engine(
-        base,
-        tokenizer,
-        bank,
-        max_batch_size=spec.evaluation.batch_size,
-        max_length=spec.model.max_length,
-    )
-    evaluation = evaluate(
-        engine,
-        read_rows(held_out, Path.cwd()),
-        {BASE: None, ADAPTER: ADAPTER},
-        spec.evaluation,
-        tokenizer=tokenizer,
-        system_prompt=spec.data.system_prompt,
-    )
-    folder = assignment.places.artifacts / EVALUATION
-    write_predictions(folder / PREDICTIONS, evaluation.predictions)
-    return evaluation.scores
+    tokenizer = use_template(load_tokenizer(local), spec.data, Path.cwd())
+
+    def ask(model: Any, adapters: Adapters, subjects: Mapping[str, str | None]) -> Evaluation:
+        engine = Engine(
+            model,
+            tokenizer,
+            adapters,
+            max_batch_size=spec.evaluation.batch_size,
+            max_length=spec.model.max_length,
+        )
+        return evaluate(
+            engine,
+            rows,
+            subjects,
+            spec.evaluation,
+            tokenizer=tokenizer,
+            system_prompt=spec.data.system_prompt,
+        )
+
+    found = ask(adapted.model, adapted.adapters, adapted.subjects)
+    if BASE in adapted.subjects:
+        return found
+    fresh = ask(load_for_generation(local, spec.model, pick()), NoAdapters(), {BASE: None})
+    return Evaluation(fresh.scores | found.scores, fresh.predictions + found.predictions)
 
 
-def _forward(base: Any, bank: Bank, key: str | None) -> probe.Forward:
-    def logits(input_ids: Tensor) -> Tensor:
-        with bank.rows([key] * len(input_ids)):
-            return base(input_ids=input_ids.to(base.device)).logits
-
-    return logits
+def _logits(model: Any, input_ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(input_ids=input_ids.to(model.device)).logits

@@ -53,5 +53,7 @@ def enter(spec: TrainSpec) -> None:
     """Set up the environment of a process that is about to import torch and transformers."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    # Without a fixed workspace cuBLAS refuses deterministic mode; it is read when CUDA starts.
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     if spec.model.source is not ModelSource.HUB:
         os.environ["HF_HUB_OFFLINE"] = "1"

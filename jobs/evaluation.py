@@ -72,7 +72,10 @@ def evaluate(
     chosen = metrics.choose(spec.metrics)
     items = rows.items[: spec.max_rows]
     prompts = [row.conversation(system_prompt)[:-1] for row in items]
-    prompt_ids = [tuple(chat_prompt(tokenizer, prompt)) for prompt in prompts]
+    prompt_ids = [
+        tuple(chat_prompt(tokenizer, prompt, row.tools))
+        for row, prompt in zip(items, prompts, strict=True)
+    ]
     for row, ids in zip(items, prompt_ids, strict=True):
         _check_room(len(ids), engine.max_length, rows.file, row.line)
     asked = list(product(range(len(items)), subjects))

@@ -10,7 +10,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ import yaml
 import raylora
 from raylora.cluster.events import Event, ResultEvent, StageEvent, emit
 from raylora.config.compose import read_resolved
+from raylora.config.data_spec import Ingest
 from raylora.config.places import new_run_id, run_dir
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import ExitCode, JobFailed, RayloraError
@@ -33,7 +34,7 @@ from raylora.jobs.assignment import (
     enter,
     spec_sha256,
 )
-from raylora.jobs.data.rows import Rows, read_rows
+from raylora.jobs.data.survey import Surveyed, survey
 from raylora.jobs.trainer import run_workers
 from raylora.tracking.location import shown, tracking_uri
 from raylora.tracking.promotion import promote
@@ -77,28 +78,30 @@ def finetune(spec: TrainSpec, run_id: str) -> ResultEvent:
     places = run_dir(Path(spec.outputs).absolute(), spec.tracking.experiment, run_id)
     for folder in (places.artifacts, places.checkpoints, places.logs, places.metadata):
         folder.mkdir(parents=True, exist_ok=True)
-    data = _read_data(spec)
+    # Mistakes in the data are found before anything is started.
+    data = survey(spec.data, Path.cwd())
     _connect()
     uri = tracking_uri(spec.tracking, spec.outputs)
     with _open(spec, run_id, uri, data) as run:
         assignment = Assignment(spec, run_id, run.mlflow_run_id, uri, places)
+        _ingest(spec)
         outcome = run_workers(assignment)
         assessment = _assess(assignment)
         result = _register(assignment, run, assessment)
         run.log_metrics({"final_loss": outcome.loss}, outcome.steps)
+        run.set_tags({"raylora.kept_step": str(outcome.kept_step)})
     emit(StageEvent("done"))
     emit(result)
     return result
 
 
-def _read_data(spec: TrainSpec) -> dict[str, Rows]:
-    """Find mistakes in the data before anything is started."""
-    sources = {"training": spec.data.train, "validation": spec.data.validation}
-    return {
-        context: read_rows(source, Path.cwd())
-        for context, source in sources.items()
-        if source is not None
-    }
+def _ingest(spec: TrainSpec) -> None:
+    """Tokenise on all nodes where the spec wants that; workers find it in the cache."""
+    if spec.data.ingest is Ingest.RAY_DATA:
+        emit(StageEvent("data", spec.data.train_label))
+        from raylora.jobs.ingest import ingest
+
+        ingest(spec)
 
 
 def _connect() -> None:
@@ -111,7 +114,7 @@ def _connect() -> None:
 
 
 @contextmanager
-def _open(spec: TrainSpec, run_id: str, uri: str, data: Mapping[str, Rows]) -> Iterator[Run]:
+def _open(spec: TrainSpec, run_id: str, uri: str, data: Sequence[Surveyed]) -> Iterator[Run]:
     """The MLflow run, from RUNNING to what becomes of the job."""
     run = open_run(
         uri,
@@ -124,8 +127,8 @@ def _open(spec: TrainSpec, run_id: str, uri: str, data: Mapping[str, Rows]) -> I
     status = RunStatus.FAILED
     try:
         run.log_dict(_without_passwords(spec), SPEC)
-        for context, rows in data.items():
-            run.log_dataset(Path(rows.source).stem, rows.source, rows.digest, len(rows), context)
+        for part in data:
+            run.log_dataset(part.name, part.source, part.digest, part.rows, part.context)
         yield run
         status = RunStatus.FINISHED
     except KeyboardInterrupt:

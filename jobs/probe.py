@@ -5,7 +5,7 @@ the two lie other kernels and thread counts, so the measure is relative: what th
 must come back to a tenth, or the difference must be rounding.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,34 +20,44 @@ SHARE = 0.1
 ROUNDINGS = 4
 """Times the dtype's rounding step, relative to the logits: a difference that means nothing."""
 
-Forward = Callable[[Tensor], Tensor]
-"""Token ids [1, length] to logits [1, length, vocabulary]."""
+
+@dataclass(frozen=True)
+class Recording:
+    """What a model gave for a row."""
+
+    input_ids: Tensor
+    """[1, length]"""
+    logits: Tensor
+    """[1, length, vocabulary]"""
+
+    def write(self, file: Path) -> None:
+        """Keep it for whoever loads the adapter."""
+        save_file({"input_ids": self.input_ids.cpu(), "logits": self.logits.cpu()}, file)
 
 
-def record(model: nn.Module, input_ids: list[int], file: Path) -> None:
-    """Keep the logits that the model, in memory, gives for the first tokens of a row."""
+def record(model: nn.Module, input_ids: list[int]) -> Recording:
+    """What the model, in memory and in eval mode, gives for the first tokens of a row."""
     device = next(model.parameters()).device
     ids = torch.tensor([input_ids[:MAX_TOKENS]], device=device)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        logits = model(input_ids=ids).logits
-    model.train(was_training)
-    save_file({"input_ids": ids.cpu(), "logits": logits.cpu()}, file)
+    return Recording(ids, model(input_ids=ids).logits.detach())
 
 
-def check(file: Path, base: Forward, adapted: Forward) -> float:
+def read(file: Path) -> Recording:
+    """What was kept."""
+    kept = load_file(file)
+    return Recording(kept["input_ids"], kept["logits"])
+
+
+def check(trained: Recording, base: Tensor, adapted: Tensor) -> float:
     """Mean difference of logits between the trained model and the reloaded adapter.
 
-    Raises InvalidAdapter where it is too large.
+    `base` and `adapted` are what the base gives without and with the reloaded adapter. Raises
+    InvalidAdapter where the difference is too large.
     """
-    kept = load_file(file)
-    trained, ids = kept["logits"], kept["input_ids"]
-    with torch.no_grad():
-        missed = _distance(adapted(ids).cpu(), trained)
-        effect = _distance(base(ids).cpu(), trained)
-    rounding = ROUNDINGS * max(torch.finfo(trained.dtype).eps, 1e-5)
-    allowed = max(SHARE * effect, rounding * float(trained.float().abs().mean()))
+    missed = _distance(adapted.cpu(), trained.logits)
+    effect = _distance(base.cpu(), trained.logits)
+    rounding = ROUNDINGS * max(torch.finfo(trained.logits.dtype).eps, 1e-5)
+    allowed = max(SHARE * effect, rounding * float(trained.logits.float().abs().mean()))
     if not missed <= allowed:
         raise InvalidAdapter(
             f"reloaded, the adapter gives other logits than the trained model: they differ by "

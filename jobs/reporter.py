@@ -1,28 +1,31 @@
-"""What the first worker tells the world: events for the log, JSON lines, MLflow."""
+"""What the first worker tells the world: events for the log, JSON lines, MLflow, TensorBoard."""
 
 import json
-import logging
-import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import ray.train
 
-from raylora.cluster.events import RestartEvent, StageEvent, StepEvent, emit
-from raylora.config.places import RunPlaces
+from raylora.cluster.events import (
+    NoticeEvent,
+    RestartEvent,
+    StageEvent,
+    StepEvent,
+    ValidationEvent,
+    emit,
+)
 from raylora.jobs.assignment import Assignment
+from raylora.jobs.attempts import Attempts
+from raylora.jobs.tracker import Tracker
 from raylora.jobs.train.observer import StepReport
+from raylora.jobs.train.validation import Validation
 from raylora.lora import atomic
-from raylora.tracking.runs import Run, attach
 
 METRICS = "metrics.jsonl"
 """In the run's logs: one line a logging interval, each step once."""
-ATTEMPTS = "attempts.jsonl"
-"""In the run's metadata: one line each time the workers begin."""
-
-log = logging.getLogger(__name__)
+VALIDATIONS = "validations.jsonl"
+"""In the run's logs: one line a look at held-out rows."""
 
 
 class Follower:
@@ -32,6 +35,15 @@ class Follower:
         """Nothing to say."""
 
     def stepped(self, report: StepReport) -> None:
+        """Nothing to say."""
+
+    def validated(self, validation: Validation, best: bool) -> None:
+        """Nothing to say."""
+
+    def warned(self, text: str) -> None:
+        """Nothing to say."""
+
+    def backed_off(self, micro_batch_size: int) -> None:
         """Nothing to say."""
 
     def saved(self, step: int, checkpoint: Path) -> None:
@@ -45,24 +57,47 @@ class Follower:
 class Reporter:
     """The first worker's observer."""
 
-    def __init__(self, assignment: Assignment) -> None:
-        self._places = assignment.places
+    def __init__(self, assignment: Assignment, attempts: Attempts, micro_batch_size: int) -> None:
+        """`micro_batch_size` is what this attempt begins with."""
+        self._logs = assignment.places.logs
+        self._attempts = attempts
+        self._wanted = assignment.spec.training.micro_batch_size
+        self._size = micro_batch_size
         self._tracker = Tracker(assignment)
 
     def resumed(self, step: int) -> None:
         """Say so when this is not the first attempt, and forget metrics of steps to be redone."""
-        attempt = _count_attempt(self._places, step)
-        _keep_until(self._places.logs / METRICS, step)
+        attempt = self._attempts.begin(step, self._size)
+        _keep_until(self._logs / METRICS, step)
+        _keep_until(self._logs / VALIDATIONS, step)
+        self._tracker.begin(step)
         if attempt > 1:
             emit(RestartEvent(attempt=attempt - 1, resumed_step=step))
+        if self._size < self._wanted:
+            self.warned(_smaller(self._size))
         emit(StageEvent("train"))
 
     def stepped(self, report: StepReport) -> None:
         """One event, one line, one point of each metric."""
         emit(StepEvent(**asdict(report)))
-        with (self._places.logs / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(report)) + "\n")
-        self._tracker.log(report)
+        _append(self._logs / METRICS, asdict(report))
+        self._tracker.log(_metrics(report), report.step)
+
+    def validated(self, validation: Validation, best: bool) -> None:
+        """The same for a look at held-out rows."""
+        emit(ValidationEvent(validation.step, validation.loss, validation.scores, best))
+        _append(self._logs / VALIDATIONS, asdict(validation) | {"best": best})
+        scores = {f"validation_{name}": value for name, value in validation.scores.items()}
+        self._tracker.log({"validation_loss": validation.loss, **scores}, validation.step)
+
+    def warned(self, text: str) -> None:
+        """A line in the log."""
+        emit(NoticeEvent(text))
+
+    def backed_off(self, micro_batch_size: int) -> None:
+        """Say so, and let a later attempt begin with it."""
+        self._attempts.keep_micro_batch_size(micro_batch_size)
+        self.warned(_smaller(micro_batch_size))
 
     def saved(self, step: int, checkpoint: Path) -> None:
         """Ray gets the numbers alone: the checkpoint is where it belongs already."""
@@ -74,67 +109,30 @@ class Reporter:
         self._tracker.close()
 
 
-class Tracker:
-    """Writes to the driver's MLflow run from one thread, so that no step waits for it.
-
-    Importing MLflow takes seconds of CPU: it starts with the first metrics, not before training.
-    """
-
-    def __init__(self, assignment: Assignment) -> None:
-        self._assignment = assignment
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
-        self._run: Run | None = None
-
-    def log(self, report: StepReport) -> None:
-        """Log the numbers of a logging interval."""
-        self._submit(lambda run: run.log_metrics(_metrics(report), report.step))
-
-    def flush(self) -> None:
-        """Have everything so far stored soon."""
-        self._submit(lambda run: run.flush())
-
-    def close(self) -> None:
-        """Wait until everything is stored or given up."""
-        self._submit(lambda run: run.close())
-        self._pool.shutdown()
-
-    def _submit(self, act: Callable[[Run], None]) -> None:
-        self._pool.submit(self._with_run, act).add_done_callback(_log_failure)
-
-    def _with_run(self, act: Callable[[Run], None]) -> None:
-        if self._run is None:
-            a = self._assignment
-            self._run = attach(a.tracking_uri, a.mlflow_run_id)
-            if a.spec.tracking.system_metrics:
-                self._run.start_system_metrics()
-        act(self._run)
+def _smaller(micro_batch_size: int) -> str:
+    noun = "row" if micro_batch_size == 1 else "rows"
+    return (
+        f"memory ran out: forward passes take {micro_batch_size} {noun} now, at the same global "
+        "batch"
+    )
 
 
 def _metrics(report: StepReport) -> dict[str, float]:
-    """MLflow's names of what changes from step to step."""
+    """MLflow's and TensorBoard's names of what changes from step to step."""
     return {
         "loss": report.loss,
         "learning_rate": report.learning_rate,
         "grad_norm": report.grad_norm,
         "tokens_per_second": report.tokens_per_second,
         "supervised_tokens_per_second": report.supervised_tokens_per_second,
+        "mfu": report.mfu,
         "memory_bytes": float(report.memory_bytes),
     }
 
 
-def _log_failure(done: Future[None]) -> None:
-    """A tracking server that is away must not stop training."""
-    error = done.exception()
-    if error is not None:
-        log.warning("MLflow did not take what the worker logged: %s", error)
-
-
-def _count_attempt(places: RunPlaces, step: int) -> int:
-    """Write down that workers begin; which beginning of the run this is."""
-    path = places.metadata / ATTEMPTS
+def _append(path: Path, line: dict[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"resumed_step": step, "time": time.time()}) + "\n")
-    return len(path.read_text(encoding="utf-8").splitlines())
+        file.write(json.dumps(line) + "\n")
 
 
 def _keep_until(path: Path, step: int) -> None:

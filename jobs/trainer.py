@@ -34,6 +34,8 @@ def run_workers(assignment: Assignment) -> Outcome:
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
+    from raylora.jobs.memory_watch import MemoryWatch
+
     workers = assignment.spec.workers
     _refuse_impossible(workers)
     trainer = TorchTrainer(
@@ -54,6 +56,7 @@ def run_workers(assignment: Assignment) -> Outcome:
                 controller_failure_limit=START_ATTEMPTS,
                 max_preemption_failures=START_ATTEMPTS,
             ),
+            callbacks=[MemoryWatch(assignment.places)],
         ),
     )
     try:
@@ -63,7 +66,7 @@ def run_workers(assignment: Assignment) -> Outcome:
             f"training was given up after {workers.max_failures + 1} failures of its workers: "
             f"{_last_line(error)}",
             hint="the job's log has each failure; raise workers.max_failures for an unsteady "
-            "cluster, lower training.micro_batch_size where memory ran out",
+            "cluster, give workers more memory where it ran out again and again",
         ) from error
     if isinstance(result, RayloraError):
         raise result

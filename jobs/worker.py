@@ -5,29 +5,37 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import ray.train
 import torch
 from peft import PeftModel
 from torch import distributed as dist
+from transformers import PreTrainedModel
 
 import raylora
 from raylora.cluster.events import StageEvent, emit
 from raylora.config.places import cache
+from raylora.config.train_spec import TrainSpec
 from raylora.errors import RayloraError
 from raylora.jobs import probe
+from raylora.jobs.answering import HeldOutAnswers
 from raylora.jobs.assignment import PROBE, Assignment, spec_sha256
-from raylora.jobs.data.batches import Batches
-from raylora.jobs.data.encode import encode
-from raylora.jobs.data.rows import Rows, read_rows
+from raylora.jobs.attempts import Attempts
+from raylora.jobs.data.training_data import TrainingData, training_data
 from raylora.jobs.reporter import Follower, Reporter
-from raylora.jobs.train.attention import use_short_attention
+from raylora.jobs.train import backoff, collective
+from raylora.jobs.train.backend import TrainingBackend, make_backend, weights_of
 from raylora.jobs.train.checkpoint import Checkpoints
 from raylora.jobs.train.loop import Setup, train
 from raylora.jobs.train.loss import SupervisedLoss
+from raylora.jobs.train.neftune import noise_on
 from raylora.jobs.train.outcome import Outcome
-from raylora.jobs.train.sharding import ShardedModel, deepspeed_config
+from raylora.jobs.train.parameter_groups import parameter_groups
+from raylora.jobs.train.passes import unpacked
+from raylora.jobs.train.prepare import prepare
+from raylora.jobs.train.utilisation import cost_of, matrix_peak
+from raylora.jobs.train.validation import Answers, HeldOut, NoValidation, Validator
 from raylora.lora import atomic
 from raylora.lora.attach import attach, save_adapter
 from raylora.lora.base import compute_dtype, load_base, load_tokenizer
@@ -36,8 +44,8 @@ from raylora.lora.sources import LocalModel, fetch
 
 DEEPSPEED_CONFIG = "deepspeed.json"
 """In the run's metadata: what DeepSpeed was given."""
-
-Value = TypeVar("Value")
+DATA_REPORT = "data.json"
+"""In the run's metadata: what became of the rows."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,13 @@ class Prepared:
 
     setup: Setup
     model: PeftModel
-    base: LocalModel
-    rows: Rows
-    probe_ids: list[int]
-    """A row for the check that the saved adapter is the trained one."""
+    base: PreTrainedModel
+    implementation: str
+    """How the base attends to rows that are not packed."""
+    local: LocalModel
+    data: TrainingData
+    chat_template: str | None
+    """Where it is not the tokenizer's own."""
 
 
 def train_worker(assignment: Assignment) -> Outcome | RayloraError:
@@ -58,46 +69,103 @@ def train_worker(assignment: Assignment) -> Outcome | RayloraError:
     What the user has to mend is returned, by all workers alike: raised, Ray would try it again.
     """
     spec, places = assignment.spec, assignment.places
-    first = ray.train.get_context().get_world_rank() == 0
+    first = dist.get_rank() == 0
     # More threads than CPUs cost 3 to 20 times; Ray sets 1 where CPUs are a fraction.
     torch.set_num_threads(max(1, int(spec.workers.cpus_per_worker)))
-    observer = Reporter(assignment) if first else Follower()
+    torch.use_deterministic_algorithms(spec.training.deterministic)
+    attempts = Attempts(places)
+    size = _micro_batch_size(spec, attempts)
+    observer = Reporter(assignment, attempts, size) if first else Follower()
     try:
-        prepared = _agreed(lambda: _prepare(assignment, first))
+        prepared = _agreed(lambda: _prepare(assignment, size, first))
         checkpoints = Checkpoints(places.checkpoints, spec.training.keep_checkpoints)
         outcome = train(prepared.setup, observer, checkpoints)
-        if first:
-            _save_adapter(assignment, prepared, outcome)
+        _save_adapter(assignment, prepared, outcome)
         return outcome
     except RayloraError as error:
         return error
+    except Exception as error:
+        if backoff.is_out_of_memory(error):
+            attempts.memory_ran_out(f"worker {dist.get_rank()}: {error}")
+        raise
     finally:
         observer.close()
 
 
-def _prepare(assignment: Assignment, first: bool) -> Prepared:
-    """Load the data, then the base, and put an adapter on it."""
-    spec, context = assignment.spec, ray.train.get_context()
+def _micro_batch_size(spec: TrainSpec, attempts: Attempts) -> int:
+    """Rows in a forward pass: fewer than the spec's where memory ran out before, alike on all."""
+    local_first = ray.train.get_context().get_local_rank() == 0
+    killed = local_first and attempts.was_killed_for_memory()
+    first = dist.get_rank() == 0
+    short = collective.anyone(killed or (first and attempts.take_memory_note()))
+    size = collective.from_first(attempts.micro_batch_size(spec.training.micro_batch_size))
+    if short and size > 1:
+        size = backoff.halved(size)
+        if first:
+            attempts.keep_micro_batch_size(size)
+    return size
+
+
+def _prepare(assignment: Assignment, micro_batch_size: int, first: bool) -> Prepared:
+    """Load the data and the base, and put an adapter on it."""
+    spec, training = assignment.spec, assignment.spec.training
     _say(first, "base", spec.model.id)
-    local = fetch(spec.model, cache())
-    tokenizer = load_tokenizer(local)
-    base = load_base(local, spec.model, pick())
-    use_short_attention(base)
-    model = attach(base, spec.lora, spec.training.seed)
-    # Dropout acts in train mode only; the frozen base of a causal model has none of its own.
-    model.train()
-    _say(first, "data", spec.data.train)
-    rows = read_rows(spec.data.train, Path.cwd())
-    examples = encode(rows, tokenizer, spec.data)
-    batches = Batches(examples, spec.training, context.get_world_rank(), context.get_world_size())
-    config = deepspeed_config(spec.training, spec.workers, compute_dtype(base))
-    if first:
-        _write_json(assignment.places.metadata / DEEPSPEED_CONFIG, config)
-    sharded = ShardedModel(
-        SupervisedLoss(model, base), config, cpu_comm_op=spec.workers.cpu_comm_op
+    local, device = fetch(spec.model, cache()), pick()
+    tokenizer: Any = load_tokenizer(local)
+    base = load_base(local, spec.model, device)
+    config: Any = base.config
+    implementation: str = config._attn_implementation
+    model = attach(base, spec.lora, training.seed)
+    _say(first, "data", spec.data.train_label)
+    rank, world = dist.get_rank(), dist.get_world_size()
+    data = training_data(spec.data, training, tokenizer, Path.cwd(), rank, world)
+    cost, dtype = cost_of(base), compute_dtype(base)  # before ZeRO 3 splits weights
+    backend = _backend(assignment, model, base, dtype, first)
+    setup = Setup(
+        backend=backend,
+        batches=data.batches,
+        training=training,
+        validator=_validator(spec, base, implementation, tokenizer, data),
+        noise=noise_on(base, training.neftune_noise_alpha),
+        cost=cost,
+        peak=matrix_peak(device.torch_device, dtype),
+        micro_batch_size=micro_batch_size,
     )
-    setup = Setup(sharded, batches, spec.training)
-    return Prepared(setup, model, local, rows, examples[0].input_ids)
+    template = tokenizer.chat_template if spec.data.chat_template else None
+    return Prepared(setup, model, base, implementation, local, data, template)
+
+
+def _backend(
+    assignment: Assignment,
+    model: PeftModel,
+    base: PreTrainedModel,
+    dtype: torch.dtype,
+    first: bool,
+) -> TrainingBackend:
+    spec = assignment.spec
+    workers, training = spec.workers, spec.training
+    prepare(model, base, split_weights=workers.uses_deepspeed and workers.zero_stage == 3)
+    if training.activation_checkpointing:
+        base.activation_checkpointing_enable({"use_reentrant": False})
+    groups = parameter_groups(model, spec.lora, training.weight_decay)
+    backend, config = make_backend(SupervisedLoss(model, base), groups, training, workers, dtype)
+    if first and config:
+        _write_json(assignment.places.metadata / DEEPSPEED_CONFIG, config)
+    return backend
+
+
+def _validator(
+    spec: TrainSpec, base: PreTrainedModel, implementation: str, tokenizer: Any, data: TrainingData
+) -> Validator:
+    if spec.training.validation_steps is None or data.held_out is None:
+        return NoValidation()
+    rank, world = dist.get_rank(), dist.get_world_size()
+    answers: Answers = dict
+    if spec.training.validation_answers and data.conversations is not None:
+        answers = HeldOutAnswers(
+            base, implementation, tokenizer, data.conversations, spec, rank, world
+        )
+    return HeldOut(data.held_out, spec.training, rank, world, answers)
 
 
 def _agreed(prepare: Callable[[], Prepared]) -> Prepared:
@@ -107,9 +175,7 @@ def _agreed(prepare: Callable[[], Prepared]) -> Prepared:
         prepared = prepare()
     except RayloraError as found:
         error = found
-    errors: list[RayloraError | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(errors, error)
-    for found in errors:
+    for found in collective.from_all(error):
         if found is not None:
             raise found
     assert prepared is not None
@@ -117,27 +183,39 @@ def _agreed(prepare: Callable[[], Prepared]) -> Prepared:
 
 
 def _save_adapter(assignment: Assignment, prepared: Prepared, outcome: Outcome) -> None:
-    """Write the finished adapter, and what it must give when it is loaded again."""
+    """Write the finished adapter, and what it must give when it is loaded again.
+
+    Every worker calls it: weights may be spread over all of them.
+    """
     spec, places = assignment.spec, assignment.places
-    probe.record(prepared.model, prepared.probe_ids, places.metadata / PROBE)
+    state = prepared.setup.backend.gather_state()
+    with unpacked(prepared.base, prepared.implementation):
+        recording = probe.record(prepared.model, prepared.data.sample.input_ids)
+    if state is None:
+        return
+    recording.write(places.metadata / PROBE)
+    _write_json(places.metadata / DATA_REPORT, prepared.data.report().as_dict())
     shutil.rmtree(places.adapter, ignore_errors=True)  # of an attempt that ended after this point
     save_adapter(
         prepared.model,
         places.adapter,
-        prepared.base,
+        prepared.local,
         {
             "run_id": assignment.run_id,
             "mlflow_run_id": assignment.mlflow_run_id,
-            "spec_sha256": spec_sha256(assignment.spec),
+            "spec_sha256": spec_sha256(spec),
             "data": {
-                "source": spec.data.train,
-                "sha256": prepared.rows.digest,
+                "source": spec.data.train_label,
+                "sha256": prepared.data.digest,
                 "system_prompt": spec.data.system_prompt,
             },
             "quantization": spec.model.quantization.value,
             "steps": outcome.steps,
+            "kept_step": outcome.kept_step,
             "raylora": raylora.__version__,
         },
+        state=weights_of(state),
+        chat_template=prepared.chat_template,
     )
 
 

@@ -6,78 +6,125 @@ nothing else. 2-D also keeps a frozen head on the plain matrix product; with a 3
 takes the batched one, which copies the head once per row.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from raylora.errors import JobFailed
-from raylora.jobs.data.encode import IGNORED
+from raylora.jobs.data.examples import IGNORED
+from raylora.jobs.train.attention import Documents
 
 CHUNK = 2048
-"""Supervised positions per block of logits: 0.4 GB in fp32 with 49152 tokens."""
+"""Supervised positions per block of logits: 0.2 GB in bf16 with 49152 tokens."""
 
-LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-"""Config keys of families that change the logits after the head."""
-
-
-def supervised_tokens(labels: Tensor) -> int:
-    """Number of positions whose next token is a label."""
-    return int((labels[:, 1:] != IGNORED).sum())
+ROWS = 16
+"""Positions whose softmax is computed at once in fp32: 3 MB, which a core's caches hold."""
 
 
 class SupervisedLoss(nn.Module):
-    """Wraps a causal language model; its forward pass gives the SUM of the losses.
+    """Wraps a causal language model; its forward pass gives the weighted SUM of the losses.
 
-    The caller divides by the number of supervised tokens of the global batch, so that every token
-    weighs the same however rows are spread over micro-batches and workers.
+    The caller divides by the weight of the global batch, so that every token counts the same
+    however rows are spread over micro-batches and workers.
     """
 
     def __init__(self, model: nn.Module, causal: PreTrainedModel) -> None:
         """`model` owns the parameters (PEFT's wrapper), `causal` is the model inside it."""
         super().__init__()
         self.model = model
-        _refuse_logit_transforms(causal.config)
         head = causal.get_output_embeddings()
         assert head is not None, "a causal language model has an output head"
-        # In a tuple, out of the module tree: both are part of `model` already.
-        self._parts = (causal.get_decoder(), head)
+        # In a tuple, out of the module tree: all three are part of `model` already.
+        self._parts = (causal.get_decoder(), _Logits(causal))
 
     def forward(
-        self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        position_ids: Tensor,
+        lengths: Tensor,
+        weights: Tensor | None = None,
     ) -> Tensor:
-        """Sum of cross entropies over supervised positions, a float32 scalar.
+        """Weighted sum of cross entropies over supervised positions, a float32 scalar.
 
-        All inputs are [rows, length]. Rows are padded on the right, where causal attention never
-        looks from a real token, so the mask is not used and attention needs no mask tensor.
+        input_ids, labels, position_ids and weights are [1, length]: documents of the `lengths`
+        end to end, the first label of each IGNORED, so that none predicts the next one.
         """
-        decoder, head = self._parts
-        hidden = decoder(input_ids=input_ids, use_cache=False).last_hidden_state
-        supervised = labels[:, 1:] != IGNORED
-        return _chunked_cross_entropy(hidden[:, :-1][supervised], labels[:, 1:][supervised], head)
+        decoder, logits = self._parts
+        documents = Documents(tuple(lengths.tolist()), input_ids.device)
+        hidden = decoder(
+            input_ids=input_ids, position_ids=position_ids, documents=documents, use_cache=False
+        ).last_hidden_state[0]
+        supervised = labels[0] != IGNORED
+        at = supervised.nonzero()[:, 0]
+        targets = labels[0, at]
+        weight = torch.ones_like(targets, dtype=torch.float32)
+        if weights is not None:
+            weight = weights[0, at]
+        return _chunked(logits, hidden[at - 1], targets, weight)
 
 
-def _chunked_cross_entropy(hidden: Tensor, targets: Tensor, head: nn.Module) -> Tensor:
+class _Logits:
+    """The output head and what a family does to its logits."""
+
+    def __init__(self, causal: PreTrainedModel) -> None:
+        config: Any = causal.config
+        self._head: Any = causal.get_output_embeddings()
+        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        scale = getattr(config, "logit_scale", None) or 1.0  # Cohere multiplies
+        self._scale = scale / (getattr(config, "logits_scaling", None) or 1.0)  # Granite divides
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self._head(hidden)
+        if self._scale != 1.0:
+            logits = logits * self._scale
+        if self._softcap is not None:
+            logits = torch.tanh(logits / self._softcap) * self._softcap
+        return logits
+
+
+def _chunked(logits: _Logits, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     if len(targets) <= CHUNK:
-        return _cross_entropy(hidden, targets, head)
+        return _CrossEntropy.apply(logits(hidden), targets, weights)
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-    for rows, labels in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+    for part in zip(*(x.split(CHUNK) for x in (hidden, targets, weights)), strict=True):
         # Recomputed in the backward pass, so that one block of logits lives at a time.
-        total = total + checkpoint(_cross_entropy, rows, labels, head, use_reentrant=False)
+        total = total + checkpoint(_cross_entropy, logits, *part, use_reentrant=False)
     return total
 
 
-def _cross_entropy(hidden: Tensor, targets: Tensor, head: nn.Module) -> Tensor:
-    return functional.cross_entropy(head(hidden).float(), targets, reduction="sum")
+def _cross_entropy(logits: _Logits, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    return _CrossEntropy.apply(logits(hidden), targets, weights)
 
 
-def _refuse_logit_transforms(config: PretrainedConfig) -> None:
-    for key in LOGIT_TRANSFORMS:
-        value = getattr(config, key, None)
-        if value not in (None, 1, 1.0):
-            raise JobFailed(
-                f"model family {config.model_type!r} changes its logits after the output head "
-                f"({key}={value}), which the training loss does not do",
-                hint="train a llama, mistral, qwen, phi or smollm model",
-            )
+class _CrossEntropy(torch.autograd.Function):
+    """Weighted sum; the gradient, softmax - one-hot, is made in the forward pass.
+
+    It has the logits' dtype and is all that is kept: torch's own keeps an fp32 copy of the logits
+    and makes two more in the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        grad = torch.empty_like(logits)
+        total = torch.zeros((), dtype=torch.float32, device=logits.device)
+        for start in range(0, len(targets), ROWS):
+            rows = slice(start, start + ROWS)
+            scores = logits[rows].float()
+            target = targets[rows, None]
+            log_sum = scores.logsumexp(-1, keepdim=True)
+            losses = log_sum - scores.gather(1, target)
+            total += (losses[:, 0] * weights[rows]).sum()
+            probabilities = scores.sub_(log_sum).exp_()
+            one = torch.ones((), dtype=torch.float32, device=logits.device)
+            probabilities.scatter_add_(1, target, -one.expand(target.shape))
+            grad[rows] = probabilities.mul_(weights[rows, None])
+        ctx.save_for_backward(grad)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = ctx.saved_tensors
+        return grad * grads[0].to(grad.dtype), None, None

@@ -1,6 +1,5 @@
 """What the training loop tells its surroundings, and how the numbers are measured."""
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,15 +9,16 @@ from typing import Protocol
 import psutil
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
-from raylora.errors import JobFailed
-from raylora.jobs.train.loss import supervised_tokens
+from raylora.jobs.data.examples import IGNORED
+from raylora.jobs.train import collective
+from raylora.jobs.train.utilisation import Cost, Work
+from raylora.jobs.train.validation import Validation
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """One logging interval, over all workers. Every worker gets the same one but for memory."""
+    """One logging interval, over all workers. Every worker gets the same one."""
 
     step: int
     """Optimizer steps done."""
@@ -29,10 +29,14 @@ class StepReport:
     grad_norm: float
     """2-norm before clipping, of the last step."""
     tokens_per_second: float
-    """All tokens but padding."""
+    """All tokens; there is no padding."""
     supervised_tokens_per_second: float
+    mfu: float
+    """Operations that the interval needed, over what its workers could have done at their peak."""
     memory_bytes: int
-    """Resident memory of this worker, or the GPU's peak where there is one."""
+    """Of the worker that has most."""
+    worker_memory_bytes: list[int]
+    """By worker: resident memory, or the GPU's peak where there is one."""
     eta_seconds: float
 
 
@@ -45,6 +49,18 @@ class Observer(Protocol):
 
     def stepped(self, report: StepReport) -> None:
         """A logging interval is over."""
+        ...
+
+    def validated(self, validation: Validation, best: bool) -> None:
+        """Held-out rows were looked at; `best` where their loss is the lowest so far."""
+        ...
+
+    def warned(self, text: str) -> None:
+        """Something that does not stop the run is worth a word."""
+        ...
+
+    def backed_off(self, micro_batch_size: int) -> None:
+        """Memory ran out; from now on a forward pass takes so many rows."""
         ...
 
     def saved(self, step: int, checkpoint: Path) -> None:
@@ -61,73 +77,86 @@ class NullObserver:
     def stepped(self, report: StepReport) -> None:
         """Do nothing."""
 
+    def validated(self, validation: Validation, best: bool) -> None:
+        """Do nothing."""
+
+    def warned(self, text: str) -> None:
+        """Do nothing."""
+
+    def backed_off(self, micro_batch_size: int) -> None:
+        """Do nothing."""
+
     def saved(self, step: int, checkpoint: Path) -> None:
         """Do nothing."""
 
 
 class Meter:
-    """Collects a logging interval on one worker; `report` adds the workers up."""
+    """Measures a logging interval on one worker; `report` adds the workers up."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, cost: Cost, peak: float) -> None:
+        """`peak`: operations a second that this worker's device reaches. All workers make one."""
         self._device = device
+        self._cost = cost
+        self._peak = collective.total([peak])[0]
         self._started = time.perf_counter()
-        self._steps_seen = 0
-        self._reset()
+        self._paused = 0.0
+        self._steps = 0
+        self._losses: list[Tensor] = []
+        self._open_interval()
 
     def count(self, inputs: Mapping[str, Tensor]) -> None:
         """Count the tokens of a micro-batch of this worker."""
-        self._supervised += supervised_tokens(inputs["labels"])
-        mask = inputs.get("attention_mask")
-        self._tokens += inputs["input_ids"].numel() if mask is None else int(mask.sum())
+        lengths = inputs["lengths"].to(torch.int64)
+        self._work += Work(
+            tokens=inputs["input_ids"].numel(),
+            supervised=int((inputs["labels"] != IGNORED).sum()),
+            squares=int((lengths * lengths).sum()),
+        )
 
     def step(self, loss: Tensor) -> None:
         """Count an optimizer step; `loss` is this worker's share of the global mean."""
         self._losses.append(loss)
-        self._steps_seen += 1
+        self._steps += 1
+
+    def settle(self) -> list[float]:
+        """Losses of the steps since the last call, over all workers. Every worker calls it."""
+        shares, self._losses = self._losses, []
+        return collective.total(torch.stack(shares).tolist()) if shares else []
 
     def report(
-        self, step: int, total_steps: int, *, learning_rate: float, grad_norm: float
+        self, step: int, total_steps: int, *, loss: float, learning_rate: float, grad_norm: float
     ) -> StepReport:
-        """Close the interval that ends with `step` steps done. Every worker must call it.
-
-        Raises JobFailed, on all workers, naming the first step whose loss is not a number.
-        """
-        counts = torch.tensor([self._tokens, self._supervised], device=self._device)
-        sums = torch.cat([counts.double(), torch.stack(self._losses).double()])
-        dist.all_reduce(sums)
-        tokens, supervised, *losses = sums.tolist()
-        _stop_where_not_finite(losses, step)
+        """Close the interval that ends with `step` steps done. Every worker calls it."""
+        work = self._work
+        sums = collective.total([work.tokens, work.supervised, self._cost.of(work)])
+        memory = [int(used) for used in collective.by_rank(_memory(self._device))]
         now = time.perf_counter()
         seconds = now - self._since
-        pace = (now - self._started) / self._steps_seen
-        self._reset()
+        pace = (now - self._started - self._paused) / self._steps
+        self._open_interval()
+        tokens, supervised, operations = sums
         return StepReport(
             step=step,
             total_steps=total_steps,
-            loss=sum(losses) / len(losses),
+            loss=loss,
             learning_rate=learning_rate,
             grad_norm=grad_norm,
             tokens_per_second=tokens / seconds,
             supervised_tokens_per_second=supervised / seconds,
-            memory_bytes=_memory(self._device),
+            mfu=operations / seconds / self._peak,
+            memory_bytes=max(memory),
+            worker_memory_bytes=memory,
             eta_seconds=(total_steps - step) * pace,
         )
 
-    def _reset(self) -> None:
+    def skip(self, seconds: float) -> None:
+        """Leave time that was spent on other things out of what is measured."""
+        self._since += seconds
+        self._paused += seconds
+
+    def _open_interval(self) -> None:
         self._since = time.perf_counter()
-        self._losses: list[Tensor] = []
-        self._tokens = 0
-        self._supervised = 0
-
-
-def _stop_where_not_finite(losses: list[float], last_step: int) -> None:
-    for step, loss in enumerate(losses, last_step - len(losses) + 1):
-        if not math.isfinite(loss):
-            raise JobFailed(
-                f"the loss is {loss} at step {step}: training diverged",
-                hint="lower training.learning_rate, raise training.warmup_ratio or look at the "
-                "rows of that step; checkpoints before it are kept",
-            )
+        self._work = Work()
 
 
 def _memory(device: torch.device) -> int:

@@ -1,13 +1,12 @@
-"""The one seam to DeepSpeed: a model whose optimizer state is split over the workers.
+"""DeepSpeed ZeRO 0 to 2: the adapter's optimizer state is split over the workers.
 
-DeepSpeed is called directly with a config generated from the spec. Its optional shared-memory
-all-reduce for CPUs is compiled at first use (30 to 90 s with g++ and ninja) and fails the run
-where there is no compiler, so it is off unless the spec asks for it; gloo does the same work.
+DeepSpeed sees the trained parameters alone, not the model: gradients are added up on each worker
+first and handed over once a step, ready. Its own accumulation at stage 2 would reduce after every
+micro-batch, so that all workers need equally many and none can repeat one that ran out of memory.
 """
 
-import logging
-import os
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,53 +14,43 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from raylora.config.training_spec import TrainingSpec
-from raylora.config.workers_spec import WorkersSpec
-
-ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
-STATE_PARTS = ("weight", *ADAM_MOMENTS)
-"""What one parameter has in a checkpoint, each in fp32 and in the parameter's own shape."""
-
-
-def deepspeed_config(
-    training: TrainingSpec, workers: WorkersSpec, dtype: torch.dtype
-) -> dict[str, Any]:
-    """DeepSpeed's JSON for a spec and the dtype the base computes in."""
-    rows_per_worker = training.global_batch_size // workers.least
-    return {
-        "train_batch_size": training.global_batch_size,
-        "train_micro_batch_size_per_gpu": training.micro_batch_size,
-        "gradient_accumulation_steps": rows_per_worker // training.micro_batch_size,
-        # Gradients add up locally and are reduced once, when the optimizer steps.
-        "managed_gradient_accumulation": False,
-        "gradient_clipping": training.max_grad_norm,
-        "bf16": {"enabled": dtype is torch.bfloat16},
-        "fp16": {"enabled": dtype is torch.float16},
-        "communication_data_type": "fp32",
-        "zero_optimization": {"stage": workers.zero_stage, "overlap_comm": False},
-        "zero_allow_untested_optimizer": True,
-        "optimizer": {
-            "type": "AdamW",
-            "params": {
-                "torch_adam": True,
-                # The schedule sets the rate before each step.
-                "lr": 0.0,
-                "betas": [0.9, 0.999],
-                "eps": 1e-8,
-                "weight_decay": training.weight_decay,
-            },
-        },
-    }
+from raylora.jobs.train import collective
+from raylora.jobs.train.backend import (
+    ADAM_MOMENTS,
+    ADAM_STEPS,
+    LOSS_SCALE,
+    STATE_PARTS,
+    State,
+    Stepped,
+    trained_names,
+)
+from raylora.jobs.train.deepspeed_engine import make_engine, set_rate, steps_of
+from raylora.jobs.train.gradients import LocalGradients, LossScale
+from raylora.jobs.train.parameter_groups import ParameterGroup
+from raylora.jobs.train.passes import evaluating
 
 
-class ShardedModel:
-    """Gradient accumulation, clipping and AdamW over all workers of the process group."""
+class ShardedBackend:
+    """A TrainingBackend over DeepSpeed with ZeRO stage 0, 1 or 2."""
 
-    def __init__(self, module: nn.Module, config: Mapping[str, Any], *, cpu_comm_op: bool) -> None:
-        """Shard the trainable parameters of `module`, whose forward pass gives a scalar."""
-        self._engine = _initialize(module, config, cpu_comm_op)
+    in_step = False
+
+    def __init__(
+        self,
+        module: nn.Module,
+        groups: Sequence[ParameterGroup],
+        config: Mapping[str, Any],
+        dtype: torch.dtype,
+        *,
+        cpu_comm_op: bool,
+    ) -> None:
+        self._module = module
+        self._parameters = list(trained_names(module, groups).items())
+        parameters = [p for _, p in self._parameters]
+        self._scale = LossScale(dtype)
+        self._engine = make_engine(_Door(parameters), groups, config, cpu_comm_op=cpu_comm_op)
+        self._gradients = LocalGradients(parameters, self.device)
         self._adam: torch.optim.AdamW = self._engine.basic_optimizer
-        self._parameters = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         self._max_grad_norm: float = config["gradient_clipping"]
         self._grad_norm = 0.0
         if self._engine.optimizer is self._adam:  # ZeRO 0 in fp32: DeepSpeed clips, keeps no norm
@@ -73,28 +62,34 @@ class ShardedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs belong."""
         return self._engine.device
 
     def backward(self, inputs: Mapping[str, Tensor], scale: float) -> Tensor:
-        """Add the gradient of scale * forward(inputs), summed over workers; return that value."""
-        loss = self._engine(**inputs) * scale
-        # DeepSpeed averages gradients over the workers; ours are parts of one sum.
-        self._engine.backward(loss * dist.get_world_size(), scale_wrt_gas=False)
+        loss = self._module(**inputs) * scale
+        self._gradients.add(loss, self._scale.value)
         return loss.detach()
 
-    def step(self, learning_rate: float) -> float:
-        """One optimizer step on the added gradients; their norm before clipping."""
-        for group in self._adam.param_groups:
-            group["lr"] = learning_rate
+    def discard(self) -> None:
+        self._gradients.clear()
+
+    def step(self, learning_rate: float) -> Stepped:
+        if self._scale.used and collective.anyone(not self._gradients.flat.isfinite().all()):
+            self.discard()
+            return Stepped(math.inf, skipped=self._scale.overflowed())
+        set_rate(self._engine, learning_rate)
+        handed_over = self._engine(self._gradients.views)
+        # DeepSpeed averages gradients over the workers; ours are parts of one sum.
+        self._engine.backward(handed_over * dist.get_world_size(), scale_wrt_gas=False)
         self._engine.step()
-        return float(self._engine.get_global_grad_norm() or self._grad_norm)
+        self.discard()
+        self._scale.held()
+        return Stepped(float(self._engine.get_global_grad_norm() or self._grad_norm))
 
-    def gather_state(self) -> dict[str, Tensor] | None:
-        """Full fp32 weights and Adam moments by "PART/NAME", on rank 0; None elsewhere.
+    def evaluate(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        with evaluating(self._module):
+            return self._module(**inputs)
 
-        Every worker must call it. The result does not depend on how many there are.
-        """
+    def gather_state(self) -> State | None:
         full = torch.zeros(len(STATE_PARTS), self._numel, device=self.device)
         for piece in self._pieces():
             if piece.replicated and dist.get_rank() != 0:
@@ -102,18 +97,24 @@ class ShardedModel:
             for row, part in zip(full, self._local(piece), strict=True):
                 row[piece.target].copy_(part)
         dist.reduce(full, dst=0)
-        return self._named(full.cpu()) if dist.get_rank() == 0 else None
+        if dist.get_rank() != 0:
+            return None
+        counters = {
+            ADAM_STEPS: torch.tensor(steps_of(self._engine)),
+            LOSS_SCALE: torch.tensor(self._scale.state(), dtype=torch.float64),
+        }
+        return {name: view.clone() for name, view in self._named(full.cpu()).items()} | counters
 
-    def load_state(self, state: Mapping[str, Tensor], step: int) -> None:
-        """Continue after `step` optimizer steps from what gather_state gave."""
+    def load_state(self, state: State) -> None:
         full = torch.zeros(len(STATE_PARTS), self._numel, device=self.device)
         for key, view in self._named(full).items():
             view.copy_(state[key])
+        self._scale.load(state[LOSS_SCALE].tolist())
         for piece in self._pieces():
             adam = self._adam.state.setdefault(piece.master, {})
             for moment in ADAM_MOMENTS:
                 adam.setdefault(moment, torch.zeros_like(piece.master))
-            adam["step"] = torch.tensor(float(step))
+            adam["step"] = torch.tensor(float(state[ADAM_STEPS]))
             for row, part in zip(full, self._local(piece), strict=True):
                 part.copy_(row[piece.target])
         weights = self._named(full)
@@ -140,7 +141,8 @@ class ShardedModel:
     def _local(self, piece: "_Piece") -> list[Tensor]:
         """This worker's part of the weight and of its moments, flat, in place."""
         moments = self._adam.state[piece.master]
-        parts = [piece.master.data, *(moments[name] for name in ADAM_MOMENTS)]
+        master = piece.master.data
+        parts = [master, *(moments.get(m, torch.zeros_like(master)) for m in ADAM_MOMENTS)]
         return [part.view(-1)[piece.source] for part in parts]
 
     def _pieces(self) -> "list[_Piece]":
@@ -195,18 +197,26 @@ class _Piece:
     replicated: bool
 
 
-def _initialize(module: nn.Module, config: Mapping[str, Any], cpu_comm_op: bool) -> Any:
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"  # read when deepspeed is imported
-    import deepspeed
+class _Door(nn.Module):
+    """The trained parameters; its forward pass is 0 and has the gradients that it was given."""
 
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = cpu_comm_op
-    deepspeed.init_distributed(
-        dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False
-    )
-    trainable: Any = [p for p in module.parameters() if p.requires_grad]
-    engine, *_ = deepspeed.initialize(
-        model=module, model_parameters=trainable, config=dict(config), dist_init_required=False
-    )
-    return engine
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        super().__init__()
+        self.trained = nn.ParameterList(parameters)
+
+    def forward(self, gradients: list[Tensor]) -> Tensor:
+        return _HandOver.apply(gradients, *self.trained)
+
+
+class _HandOver(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
+        ctx.gradients, ctx.dtypes = gradients, [p.dtype for p in parameters]
+        return gradients[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (factor,) = grads
+        ready = zip(ctx.gradients, ctx.dtypes, strict=True)
+        # In fp16 the factor holds DeepSpeed's loss scale, so multiply before rounding.
+        return None, *((gradient * factor).to(dtype) for gradient, dtype in ready)

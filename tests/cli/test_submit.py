@@ -91,7 +91,8 @@ def test_a_followed_job_ends_with_its_result_and_what_to_do_next(fake: type[Fake
     for text in (
         "base: tiny",
         "step 2/4  loss 0.5000",
-        "1,234 tokens/s  2.0 GB  ETA 1:30",
+        "1,234 tokens/s (",
+        "2.0 GB  ETA 1:30",
         "going on after step 2",
         "adapter on 4 rows: exact_match 75.0%",
         "raylora adapters show home-requests@1",

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
@@ -21,10 +21,12 @@ from raylora.cluster import events
 from raylora.cluster.events import (
     EvaluationEvent,
     Event,
+    NoticeEvent,
     RestartEvent,
     ResultEvent,
     StageEvent,
     StepEvent,
+    ValidationEvent,
 )
 from raylora.cluster.job_info import JobInfo
 from raylora.cluster.jobs import JobClient
@@ -41,21 +43,27 @@ class Progress:
     detail: str = ""
     step: StepEvent | None = None
     restarts: int = 0
+    validation: ValidationEvent | None = None
+    """The latest."""
     evaluations: list[EvaluationEvent] = field(default_factory=list[EvaluationEvent])
     result: ResultEvent | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict[str, float])
     """Finished stages in their order."""
     tail: deque[str] = field(default_factory=lambda: deque[str](maxlen=TAIL_LINES))
-    _since: float = field(default_factory=time.monotonic)
+    _since: float = field(default_factory=time.time)
 
     def see(self, event: Event) -> None:
         """Take in one event."""
         match event:
-            case StageEvent(stage, detail):
-                self.close_stage()
+            case StageEvent(stage, detail, at):
+                self.close_stage(at)
                 self.stage, self.detail = stage, detail
             case StepEvent():
                 self.step = event
+            case ValidationEvent():
+                self.validation = event
+            case NoticeEvent():
+                pass
             case RestartEvent(attempt):
                 self.restarts = attempt
             case EvaluationEvent():
@@ -63,12 +71,12 @@ class Progress:
             case ResultEvent():
                 self.result = event
 
-    def close_stage(self) -> None:
-        """The current stage ends now."""
-        now = time.monotonic()
+    def close_stage(self, at: float) -> None:
+        """The current stage ends at this time, by the clock of the machine that says so."""
         spent = self.stage_seconds.get(self.stage, 0.0)
-        self.stage_seconds[self.stage] = spent + now - self._since
-        self._since = now
+        # Clocks of two machines may differ by more than the first stage took.
+        self.stage_seconds[self.stage] = spent + max(0.0, at - self._since)
+        self._since = at
 
 
 @dataclass(frozen=True)
@@ -103,11 +111,15 @@ def plain(event: Event) -> str:
             return f"{stage}: {detail}" if detail else stage
         case StepEvent():
             return f"step {event.step}/{event.total_steps}  {_figures(event)}"
+        case ValidationEvent(step, loss, metrics, best):
+            said = f"validation after step {step}: loss {loss:.4f}{_scores(metrics)}"
+            return f"{said}  (best so far)" if best else said
+        case NoticeEvent(text):
+            return text
         case RestartEvent(attempt, resumed_step):
             return f"workers restarted (restart {attempt}), going on after step {resumed_step}"
         case EvaluationEvent(subject, rows, metrics):
-            scores = "  ".join(f"{name} {value:.1%}" for name, value in metrics.items())
-            return f"{subject} on {rows} rows: {scores}"
+            return f"{subject} on {rows} rows: {_scores(metrics).strip()}"
         case ResultEvent():
             return f"{event.adapter or 'no adapter registered'}  {event.adapter_dir}"
 
@@ -137,7 +149,7 @@ def _show(lines: Iterable[str], display: _Display, progress: Progress) -> None:
             continue
         progress.see(event)
         display.event(event)
-    progress.close_stage()
+    progress.close_stage(time.time())
 
 
 class _Silent:
@@ -207,15 +219,28 @@ class _Panel:
             ProgressBar(total=step.total_steps, completed=step.step, width=40),
             Text(f"{step.step}/{step.total_steps}"),
         )
-        return Group(headline, bar, Text(_figures(step)))
+        lines = [headline, bar, Text(_figures(step)), Text(_memory(step))]
+        if self._progress.validation is not None:
+            lines.append(Text(plain(self._progress.validation)))
+        return Group(*lines)
 
 
 def _figures(step: StepEvent) -> str:
+    used = f"  {step.mfu:.0%} of peak" if step.mfu >= 0 else ""
     return (
         f"loss {step.loss:.4f}  lr {step.learning_rate:.2e}  grad {step.grad_norm:.2f}  "
-        f"{step.tokens_per_second:,.0f} tokens/s  {step.memory_bytes / 1e9:.1f} GB  "
-        f"ETA {_clock(step.eta_seconds)}"
+        f"{step.tokens_per_second:,.0f} tokens/s ({step.supervised_tokens_per_second:,.0f} learnt)"
+        f"{used}  {step.memory_bytes / 1e9:.1f} GB  ETA {_clock(step.eta_seconds)}"
     )
+
+
+def _memory(step: StepEvent) -> str:
+    each = ", ".join(f"{used / 1e9:.2f}" for used in step.worker_memory_bytes)
+    return f"memory by worker: {each} GB" if each else ""
+
+
+def _scores(metrics: Mapping[str, float]) -> str:
+    return "".join(f"  {name} {value:.1%}" for name, value in metrics.items())
 
 
 def _clock(seconds: float) -> str:

@@ -7,18 +7,29 @@ worker's line, so a reader looks for the marker anywhere in the line.
 import json
 import math
 import sys
-from dataclasses import dataclass, fields
+import time
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 MARKER = "@raylora "
 
 
+def _now() -> float:
+    """Unix seconds, left out where two events are compared."""
+    return field(default_factory=time.time, compare=False)
+
+
 @dataclass(frozen=True)
 class StageEvent:
-    """The job enters a stage: base, data, train, verify, evaluate, register, serve or done."""
+    """The job enters a stage.
+
+    start, workers, base, data, model, train, verify, evaluate, register, serve or done.
+    """
 
     stage: str
     detail: str = ""
+    time: float = _now()
+    """Unix seconds when it did."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,30 @@ class StepEvent:
     tokens_per_second: float
     supervised_tokens_per_second: float
     memory_bytes: int
+    """Of the worker that has most."""
     eta_seconds: float
+    mfu: float = math.nan
+    """Share of the workers' measured matrix peak that went into useful operations."""
+    worker_memory_bytes: list[int] = field(default_factory=list[int])
+    """By worker."""
+    time: float = _now()
+
+
+@dataclass(frozen=True)
+class ValidationEvent:
+    """Held-out rows were looked at during training; `best` where the loss is the lowest so far."""
+
+    step: int
+    loss: float
+    metrics: dict[str, float]
+    best: bool
+
+
+@dataclass(frozen=True)
+class NoticeEvent:
+    """Something that does not stop the job is worth a word."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -64,11 +98,21 @@ class ResultEvent:
     adapter_dir: str
 
 
-Event = StageEvent | StepEvent | RestartEvent | EvaluationEvent | ResultEvent
+Event = (
+    StageEvent
+    | StepEvent
+    | ValidationEvent
+    | NoticeEvent
+    | RestartEvent
+    | EvaluationEvent
+    | ResultEvent
+)
 
 _KINDS: dict[str, type[Event]] = {
     "stage": StageEvent,
     "step": StepEvent,
+    "validation": ValidationEvent,
+    "notice": NoticeEvent,
     "restart": RestartEvent,
     "evaluation": EvaluationEvent,
     "result": ResultEvent,

@@ -40,25 +40,24 @@ def process_group() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def run_workers() -> Callable[..., list[dict[str, Any]]]:
-    """Run the tiny program in worker processes; what each of them printed last."""
+def run_workers() -> Callable[..., list[list[dict[str, Any]]]]:
+    """Make tiny runs in worker processes; what each of them has to say of each run."""
 
-    def run(world: int, environment: dict[str, str], **settings: Any) -> list[dict[str, Any]]:
+    def run(
+        world: int, environment: dict[str, str], runs: list[dict[str, Any]]
+    ) -> list[list[dict[str, Any]]]:
         port = _free_port()
-        commands = [
-            {"run": {"rank": rank, "world": world, **settings}, "port": port}
-            for rank in range(world)
-        ]
+        settings = {"world": world, "port": port, "runs": runs}
         workers = [
             subprocess.Popen(
-                [sys.executable, str(PROGRAM), json.dumps(command)],
+                [sys.executable, str(PROGRAM), json.dumps(settings | {"rank": rank})],
                 stdout=subprocess.PIPE,
                 env={**os.environ, **environment},
                 text=True,
             )
-            for command in commands
+            for rank in range(world)
         ]
-        printed = [worker.communicate(timeout=120)[0] for worker in workers]
+        printed = [worker.communicate(timeout=280)[0] for worker in workers]
         assert [worker.returncode for worker in workers] == [0] * world
         return [json.loads(text.strip().splitlines()[-1]) for text in printed]
 

@@ -1,57 +1,59 @@
 import pytest
 import torch
-from transformers import MistralConfig, MistralForCausalLM
+from torch.nn import functional
 
-from raylora.jobs.data.batches import collate
 from raylora.jobs.train import attention
-from raylora.jobs.train.attention import NAME, use_short_attention
-from raylora.jobs.train.loss import SupervisedLoss
+from raylora.jobs.train.attention import Documents, packed_attention
+
+LENGTHS = (5, 1, 12, 3)
 
 
-def loss_and_gradients(tiny, base, batch):
-    model = tiny.with_lora(base)
-    loss = SupervisedLoss(model, base)(**batch)
-    loss.backward()
-    return loss.item(), [p.grad for p in model.parameters() if p.requires_grad]
+def inputs(heads: int, kv_heads: int, size: int = 8) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(1, n, sum(LENGTHS), size, generator=generator).requires_grad_()
+        for n in (heads, kv_heads, kv_heads)
+    ]
 
 
-@pytest.mark.parametrize("longest", [attention.LONGEST, 4])
-def test_gives_what_torchs_own_gives(tiny, monkeypatch, longest):
-    monkeypatch.setattr(attention, "LONGEST", longest)
-    batch = collate(tiny.examples(5))
-    expected, reference = loss_and_gradients(tiny, tiny.llama(), batch)
-    base = tiny.llama()
-    use_short_attention(base)
-    assert base.config._attn_implementation == NAME
-    loss, gradients = loss_and_gradients(tiny, base, batch)
-    assert loss == pytest.approx(expected, rel=1e-6)
-    for ours, theirs in zip(gradients, reference, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+def one_by_one(query, key, value, window=None, softcap=None) -> torch.Tensor:
+    """Each document alone, by the definition: [1, T, heads, size]."""
+    outputs = []
+    for q, k, v in zip(*(x.split(LENGTHS, 2) for x in (query, key, value)), strict=True):
+        groups, length = q.shape[1] // k.shape[1], q.shape[2]
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+        scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
+        if softcap is not None:
+            scores = torch.tanh(scores / softcap) * softcap
+        behind = torch.arange(length)[:, None] - torch.arange(length)
+        hidden = (behind < 0) | (behind >= (window or length))
+        outputs.append(functional.softmax(scores.masked_fill(hidden, -torch.inf), -1) @ v)
+    return torch.cat(outputs, 2).transpose(1, 2)
 
 
-def test_a_sliding_window_is_kept(tiny):
-    config = MistralConfig(
-        vocab_size=tiny.VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=3,
+@pytest.mark.parametrize("block", [256, 4, 1])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (4, 1)])
+@pytest.mark.parametrize("settings", [{}, {"window": 3}, {"softcap": 0.5}])
+def test_documents_attend_as_if_alone(monkeypatch, block, heads, kv_heads, settings):
+    monkeypatch.setattr(attention, "BLOCK", block)
+    parts = inputs(heads, kv_heads)
+    expected = one_by_one(*parts, **settings)
+    grad = torch.randn_like(expected)
+    reference = torch.autograd.grad(expected, parts, grad)
+
+    documents = Documents(LENGTHS, torch.device("cpu"))
+    ours, _ = packed_attention(
+        torch.nn.Identity(),
+        *parts,
+        None,
+        documents=documents,
+        sliding_window=settings.get("window"),
+        softcap=settings.get("softcap"),
     )
-    torch.manual_seed(0)
-    model = MistralForCausalLM(config).eval()
-    ids = torch.randint(0, tiny.VOCABULARY, (2, 12))
-    with torch.no_grad():
-        expected = model(ids).logits
-        use_short_attention(model)
-        torch.testing.assert_close(model(ids).logits, expected)
-        model.config.sliding_window = None
-        assert not torch.allclose(model(ids).logits, expected)
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+    for mine, theirs in zip(torch.autograd.grad(ours, parts, grad), reference, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_another_implementation_that_was_chosen_stays(tiny):
-    base = tiny.llama()
-    base.set_attn_implementation("eager")
-    use_short_attention(base)
-    assert base.config._attn_implementation == "eager"
+def test_offsets_are_cumulated_lengths():
+    assert Documents(LENGTHS, torch.device("cpu")).offsets.tolist() == [0, 5, 6, 18, 21]

@@ -38,3 +38,9 @@ def test_cosine_is_halfway_in_the_middle():
 
 def test_a_run_of_one_step_uses_the_peak():
     assert rates(total=1, warmup_ratio=0.5) == [1.0]
+
+
+def test_wsd_stays_and_then_falls_by_equal_parts():
+    flat = rates(warmup_ratio=0.1, decay_ratio=0.25, lr_scheduler=Schedule.WSD)
+    assert flat[:2] == [0.5, 1.0] and set(flat[2:16]) == {1.0}
+    assert flat[15:] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])

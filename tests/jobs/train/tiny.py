@@ -1,13 +1,15 @@
-"""A tiny training run, in this process or as a program: `python tiny.py '{"rank": 0, ...}'`.
+"""A tiny training run, in this process or as a program: `python tiny.py '{"runs": [...], ...}'`.
 
-As a program it prints the losses by step and the size of the adapter as its last line, JSON.
+As a program it makes several and prints, as its last line, the losses by step and the size of the
+adapter of each as JSON.
 """
 
 import json
 import os
 import random
 import sys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,23 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from raylora.config.data_spec import DataSpec
 from raylora.config.training_spec import TrainingSpec
 from raylora.config.workers_spec import WorkersSpec
 from raylora.jobs.data.batches import Batches
-from raylora.jobs.data.encode import Example
+from raylora.jobs.data.examples import Example, ListedExamples
+from raylora.jobs.train import deepspeed_engine
+from raylora.jobs.train.backend import TrainingBackend, make_backend
 from raylora.jobs.train.checkpoint import Checkpoints
 from raylora.jobs.train.loop import Setup, train
 from raylora.jobs.train.loss import SupervisedLoss
+from raylora.jobs.train.neftune import noise_on
 from raylora.jobs.train.observer import StepReport
-from raylora.jobs.train.sharding import ShardedModel, deepspeed_config
+from raylora.jobs.train.outcome import Outcome
+from raylora.jobs.train.parameter_groups import ParameterGroup
+from raylora.jobs.train.prepare import prepare
+from raylora.jobs.train.utilisation import cost_of
+from raylora.jobs.train.validation import HeldOut, NoValidation, Validation, Validator
 
 VOCABULARY = 128
 
@@ -49,8 +59,8 @@ def with_lora(model: LlamaForCausalLM, dropout: float = 0.0) -> PeftModel:
     return get_peft_model(model, lora, autocast_adapter_dtype=False)
 
 
-def examples(count: int = 24) -> list[Example]:
-    draw = random.Random(0)
+def examples(count: int = 24, seed: int = 0) -> list[Example]:
+    draw = random.Random(seed)
     made: list[Example] = []
     for _ in range(count):
         ids = [draw.randrange(VOCABULARY) for _ in range(draw.randrange(8, 24))]
@@ -67,6 +77,9 @@ class Recorder:
     resumed_at: int | None = None
     reports: list[StepReport] = field(default_factory=list[StepReport])
     saves: list[int] = field(default_factory=list[int])
+    validations: list[Validation] = field(default_factory=list[Validation])
+    warnings: list[str] = field(default_factory=list[str])
+    micro_batch_sizes: list[int] = field(default_factory=list[int])
 
     def resumed(self, step: int) -> None:
         self.resumed_at = step
@@ -75,6 +88,15 @@ class Recorder:
         self.reports.append(report)
         if report.step == self.fail_after:
             raise KeyboardInterrupt
+
+    def validated(self, validation: Validation, best: bool) -> None:
+        self.validations.append(validation)
+
+    def warned(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def backed_off(self, micro_batch_size: int) -> None:
+        self.micro_batch_sizes.append(micro_batch_size)
 
     def saved(self, step: int, checkpoint: Path) -> None:
         self.saves.append(step)
@@ -91,61 +113,131 @@ class TinyRun:
     directory: str
     rank: int = 0
     world: int = 1
-    zero_stage: int = 2
-    bf16: bool = False
+    workers: dict[str, Any] = field(default_factory=dict[str, Any])
+    dtype: str = "float32"
     dropout: float = 0.0
     training: dict[str, Any] = field(default_factory=dict[str, Any])
     rows: int = 24
+    held_out: int = 0
+    lr_scale_of_b: float = 1.0
+    room: tuple[int, int] | None = None
+    """A rank, and how many rows fit into its memory in a forward pass."""
+
+    @property
+    def spec(self) -> TrainingSpec:
+        settings = {"max_steps": 8, "global_batch_size": 4, "micro_batch_size": 1}
+        return TrainingSpec.model_validate(
+            {**settings, "learning_rate": 1e-2, "save_steps": 3, **self.training}
+        )
 
     def start(self, recorder: Recorder) -> PeftModel:
         """Train to the end, from the newest checkpoint on; the trained model."""
-        dtype = torch.bfloat16 if self.bf16 else torch.float32
+        return self.train(recorder)[0]
+
+    def train(self, recorder: Recorder) -> tuple[PeftModel, Outcome, TrainingBackend]:
+        """Train to the end, from the newest checkpoint on."""
+        spec, model = self.spec, self.model()
+        base: Any = model.get_base_model()
+        cost = cost_of(base)
+        backend = self.backend(model)
+        setup = Setup(
+            backend,
+            Batches(ListedExamples(examples(self.rows)), DataSpec(), spec, self.rank, self.world),
+            spec,
+            self.validator(),
+            noise_on(base, spec.neftune_noise_alpha),
+            cost,
+            1e12,
+            spec.micro_batch_size,
+        )
+        checkpoints = Checkpoints(Path(self.directory), spec.keep_checkpoints)
+        return model, train(setup, recorder, checkpoints), backend
+
+    def model(self) -> PeftModel:
         base: Any = llama()
-        model = with_lora(base.to(dtype), self.dropout)
-        # PEFT trains its dropout only in train mode; the rest of the tiny model has none.
-        model.train()
-        settings = {"max_steps": 8, "global_batch_size": 4, "micro_batch_size": 1}
-        training = TrainingSpec.model_validate(
-            {**settings, "learning_rate": 1e-2, "save_steps": 3, **self.training}
-        )
-        workers = WorkersSpec(num_workers=self.world, zero_stage=self.zero_stage)
+        model = with_lora(base.to(getattr(torch, self.dtype)), self.dropout)
         causal: Any = model.get_base_model()
-        sharded = ShardedModel(
-            SupervisedLoss(model, causal),
-            deepspeed_config(training, workers, dtype),
-            cpu_comm_op=workers.cpu_comm_op,
-        )
-        batches = Batches(examples(self.rows), training, self.rank, self.world)
-        checkpoints = Checkpoints(Path(self.directory), training.keep_checkpoints)
-        train(Setup(sharded, batches, training), recorder, checkpoints)
+        prepare(model, causal, split_weights=self.workers.get("zero_stage") == 3)
+        if self.spec.activation_checkpointing:
+            causal.activation_checkpointing_enable({"use_reentrant": False})
         return model
+
+    def backend(self, model: PeftModel) -> TrainingBackend:
+        deepspeed_engine.KEPT_WHOLE = 40  # or stage 3 would split nothing of a tiny model
+        causal: Any = model.get_base_model()
+        workers = WorkersSpec.model_validate({"num_workers": self.world, **self.workers})
+        module = SupervisedLoss(model, causal)
+        if self.room is not None and self.room[0] == self.rank:
+            module.register_forward_pre_hook(self._run_out, with_kwargs=True)
+        dtype = getattr(torch, self.dtype)
+        return make_backend(module, self.groups(model), self.spec, workers, dtype)[0]
+
+    def groups(self, model: PeftModel) -> list[ParameterGroup]:
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        decay = self.spec.weight_decay
+        if self.lr_scale_of_b == 1.0:
+            whole = [p for _, p in trained]
+            return [ParameterGroup(params=whole, lr_scale=1.0, weight_decay=decay)]
+        parts = [("lora_A", 1.0), ("lora_B", self.lr_scale_of_b)]
+        return [
+            ParameterGroup(
+                params=[p for name, p in trained if part in name],
+                lr_scale=scale,
+                weight_decay=decay,
+            )
+            for part, scale in parts
+        ]
+
+    def _run_out(self, module: Any, args: Any, inputs: dict[str, torch.Tensor]) -> None:
+        assert self.room is not None
+        if len(inputs["lengths"]) > self.room[1]:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")
+
+    def validator(self) -> Validator:
+        if not self.held_out:
+            return NoValidation()
+        rows = ListedExamples(examples(self.held_out, seed=1))
+        return HeldOut(rows, self.spec, self.rank, self.world)
 
 
 def adapter_of(model: PeftModel) -> dict[str, torch.Tensor]:
     return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
 
-def size_of(model: PeftModel) -> float:
-    """One number that two equal adapters share."""
-    return sum(float(tensor.double().abs().sum()) for tensor in adapter_of(model).values())
+def size_of(state: Mapping[str, torch.Tensor]) -> float:
+    """One number that the states of two equal runs share."""
+    weights = [tensor for name, tensor in state.items() if name.startswith("weight/")]
+    return sum(float(tensor.double().abs().sum()) for tensor in weights)
 
 
 def main() -> None:
     settings = json.loads(sys.argv[1])
-    run, port = TinyRun(**settings["run"]), settings["port"]
+    rank, world = settings["rank"], settings["world"]
     torch.set_num_threads(1)
     os.environ.update(
         MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        RANK=str(run.rank),
-        LOCAL_RANK=str(run.rank),
-        WORLD_SIZE=str(run.world),
+        MASTER_PORT=str(settings["port"]),
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
     )
     dist.init_process_group("gloo")
-    recorder = Recorder()
-    model = run.start(recorder)
-    printed = {"losses": recorder.losses, "size": size_of(model), **asdict(run)}
+    printed = [made(TinyRun(rank=rank, world=world, **run)) for run in settings["runs"]]
     sys.stdout.write(json.dumps(printed) + "\n")
+
+
+def made(run: TinyRun) -> dict[str, Any]:
+    recorder = Recorder()
+    model, _, backend = run.train(recorder)
+    state = backend.gather_state()
+    return {
+        "losses": recorder.losses,
+        "validations": [validation.loss for validation in recorder.validations],
+        "held": sum(getattr(p, "ds_tensor", p).numel() for p in model.parameters()),
+        "size": size_of(state) if state is not None else None,
+        "micro_batch_sizes": recorder.micro_batch_sizes,
+        "memory": recorder.reports[-1].worker_memory_bytes,
+    }
 
 
 if __name__ == "__main__":

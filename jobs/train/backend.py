@@ -1,0 +1,118 @@
+"""The seam between the loop and what keeps weights and optimizer state: torch or DeepSpeed.
+
+    backward(...) for each micro-batch, then step(...)
+
+Gradients of all workers are summed; the caller scales losses, so that nothing depends on how many
+workers or micro-batches there are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from raylora.config.training_spec import TrainingSpec
+from raylora.config.workers_spec import WorkersSpec
+from raylora.jobs.train.parameter_groups import ParameterGroup
+
+State = Mapping[str, Tensor]
+"""Of a run, by "PART/NAME": weight, exp_avg and exp_avg_sq of each trained parameter in fp32 and
+in its own shape, and what else the optimizer needs. It does not depend on the workers."""
+
+ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
+STATE_PARTS = ("weight", *ADAM_MOMENTS)
+ADAM_STEPS = "optimizer/steps"
+LOSS_SCALE = "optimizer/loss_scale"
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """How an optimizer step went."""
+
+    grad_norm: float
+    """2-norm over all parameters, before clipping."""
+    skipped: bool = False
+    """fp16 overflowed: weights are as before, and the next step uses a smaller loss scale."""
+
+
+class TrainingBackend(Protocol):
+    """Every worker calls each method at the same time."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong."""
+        ...
+
+    @property
+    def in_step(self) -> bool:
+        """Whether workers wait for each other within forward and backward passes.
+
+        They must then run equally many of them, and none can try one again alone.
+        """
+        ...
+
+    def backward(self, inputs: Mapping[str, Tensor], scale: float) -> Tensor:
+        """Add the gradient of scale * forward(inputs); return that value."""
+        ...
+
+    def discard(self) -> None:
+        """Forget the gradients added since the last step."""
+        ...
+
+    def step(self, learning_rate: float) -> Stepped:
+        """One optimizer step on the gradients of all workers."""
+        ...
+
+    def evaluate(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """forward(inputs) without dropout and gradients."""
+        ...
+
+    def gather_state(self) -> State | None:
+        """The state, on the first worker; None on the others."""
+        ...
+
+    def load_state(self, state: State) -> None:
+        """Go on from what gather_state gave, under this backend or another."""
+        ...
+
+
+def make_backend(
+    module: nn.Module,
+    groups: Sequence[ParameterGroup],
+    training: TrainingSpec,
+    workers: WorkersSpec,
+    dtype: torch.dtype,
+) -> tuple[TrainingBackend, dict[str, Any]]:
+    """What the spec asks for, and the configuration that DeepSpeed was given (empty for torch).
+
+    The forward pass of `module` gives a scalar; `dtype` is what its base computes in.
+    """
+    if not workers.uses_deepspeed:
+        from raylora.jobs.train.plain import PlainBackend
+
+        return PlainBackend(module, groups, training, dtype), {}
+    # Importing DeepSpeed takes 2 s of CPU.
+    from raylora.jobs.train.deepspeed_engine import deepspeed_config
+    from raylora.jobs.train.partitioned import PartitionedBackend
+    from raylora.jobs.train.sharding import ShardedBackend
+
+    config = deepspeed_config(training, workers, dtype)
+    kind = PartitionedBackend if workers.zero_stage == 3 else ShardedBackend
+    return kind(module, groups, config, dtype, cpu_comm_op=workers.cpu_comm_op), config
+
+
+def trained_names(module: nn.Module, groups: Sequence[ParameterGroup]) -> dict[str, nn.Parameter]:
+    """Trained parameters by their name in the model that `module` wraps, in the groups' order."""
+    names = {id(p): name.removeprefix("model.") for name, p in module.named_parameters()}
+    return {names[id(p)]: p for group in groups for p in group["params"]}
+
+
+def weights_of(state: State) -> dict[str, Tensor]:
+    """The trained weights in a state, by their name in the model."""
+    return {
+        key.removeprefix("weight/"): tensor
+        for key, tensor in state.items()
+        if key.startswith("weight/")
+    }

@@ -1,0 +1,20 @@
+"""Makes a model with an adapter ready to train on packed rows, fast."""
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from raylora.jobs.train.attention import use_packed_attention
+from raylora.jobs.train.lora_linear import fuse_lora
+
+
+def prepare(model: PeftModel, base: PreTrainedModel, *, split_weights: bool = False) -> None:
+    """Let attention keep documents apart, and plain adapters run as one function each.
+
+    With split_weights (ZeRO 3) a weight is whole only while its own layer runs, so layers stay as
+    they are.
+    """
+    use_packed_attention(base)
+    if not split_weights:
+        fuse_lora(model)
+    # Dropout acts in train mode only; the frozen base of a causal model has none of its own.
+    model.train()
