@@ -110,7 +110,10 @@ def _shipped(key: str, named: Path, files: Mapping[str, Path]) -> list[ShippedFi
         return [ShippedFile(key, named, place, named.stat().st_size, place)]
     said = "".join(f"{name} {sha256_of(path)}\n" for name, path in files.items())
     folder = f"files/{hashlib.sha256(said.encode()).hexdigest()[:16]}"
-    value = folder if named.is_dir() else f"{folder}/**/*"
+    if named.is_dir():
+        folder = value = f"{folder}-{named.name}"
+    else:
+        value = f"{folder}/**/*"
     return [
         ShippedFile(key, path, f"{folder}/{name}", path.stat().st_size, value)
         for name, path in files.items()
