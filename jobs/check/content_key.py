@@ -3,28 +3,29 @@
 from collections.abc import Hashable
 from typing import Final
 
-from raylora.jobs.data.conversation import Content, Message, PlainText, canonical
+from raylora.jobs.data.conversation import Content, Conversation, Message, PlainText, canonical
 
-_PLAIN_KEYS: Final = 2
-"""role and content, without which there is no message."""
 _SYSTEM: Final = "system"
 
 
 def row_key(content: Content) -> Hashable:
-    """Equal for rows that say the same. Conversations without tools take a fifth of the time."""
+    """Equal for rows that say the same."""
     if isinstance(content, PlainText):
         return content.text
-    messages = content.messages
-    if content.tools or sum(map(len, messages)) != _PLAIN_KEYS * len(messages):
+    if content.tools:
         return canonical(content)
-    return _said(messages)
+    try:
+        return _said(content.messages)
+    except TypeError:  # tool calls are lists, which have no hash
+        return canonical(content)
 
 
 def prompt_key(content: Content) -> Hashable:
     """Equal for rows that ask the same; a text asks nothing, so its key is that of the row."""
     if isinstance(content, PlainText):
         return content.text
-    return _said(content.messages[:-1])
+    asked = content.messages[:-1]
+    return row_key(Conversation(asked, content.weights[:-1], content.tools))
 
 
 def compared(content: Content, most: int) -> str:
@@ -43,6 +44,5 @@ def size(content: Content) -> int:
 
 
 def _said(messages: tuple[Message, ...]) -> Hashable:
-    said = [message["content"] for message in messages]
-    said += [message["role"] for message in messages]
-    return tuple(said)
+    """Built without a line of Python for each message: a fifth of the time of `canonical`."""
+    return tuple(map(frozenset, map(dict.items, messages)))

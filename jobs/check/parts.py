@@ -15,8 +15,11 @@ VALIDATION: Final = "validation"
 def training(data: DataSpec) -> list[Part]:
     """Each training source, without the rows that are held out of it."""
     ratio = data.validation_ratio
-    has = (lambda row: not is_held_out(row, ratio)) if ratio else _any_row
-    return [Part(TRAIN, source, has) for source in data.sources]
+
+    def has(row: Content) -> bool:
+        return not is_held_out(row, ratio)
+
+    return [Part(TRAIN, source, has if ratio else _any_row) for source in data.sources]
 
 
 def held_out(data: DataSpec, base_dir: Path) -> list[Part]:
@@ -25,10 +28,13 @@ def held_out(data: DataSpec, base_dir: Path) -> list[Part]:
     Raises InvalidData where they are a split of a source that has none.
     """
     ratio = data.validation_ratio
-    has = (lambda row: is_held_out(row, ratio)) if ratio else _any_row
+
+    def has(row: Content) -> bool:
+        return is_held_out(row, ratio)
+
     # Rows of a share that cannot be used are told of where they are trained on.
     return [
-        Part(VALIDATION, source, has, tells_faults=not ratio)
+        Part(VALIDATION, source, has if ratio else _any_row, tells_faults=not ratio)
         for source in held_out_sources(data, base_dir)
     ]
 
