@@ -21,6 +21,7 @@ from raylora.cluster.events import (
     ResultEvent,
     StageEvent,
     StepEvent,
+    ValidationEvent,
     parse,
 )
 from raylora.cluster.job_info import JobState
@@ -193,10 +194,49 @@ def test_two_nodes_train_as_one(make_spec, submit, local_cluster):
             6,
             name=f"workers-{workers}",
             training={**training, "global_batch_size": 2 * everything},
-            workers={"num_workers": workers},
+            # Split over the nodes, weights included, against one that has them all.
+            workers={"num_workers": workers, "zero_stage": 1 if workers == 1 else 3},
         )
         client, run_id = submit(spec)
         steps = [e for e in events_of(client, run_id) if isinstance(e, StepEvent)]
         assert client.status(run_id).state is JobState.SUCCEEDED, client.logs(run_id)[-3000:]
         losses.append([step.loss for step in steps])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_run_validates_stops_early_and_keeps_its_best(make_spec, submit):
+    training = {
+        "max_steps": 40,
+        "save_steps": 2,
+        "validation_steps": 2,
+        "validation_answers": 1,
+        "early_stopping_patience": 1,
+        "global_batch_size": 4,
+        "learning_rate": 10.0,  # so that it gets worse
+    }
+    # DoRA cannot share a batch, so it is judged merged; [1, 2] takes what there is room for.
+    spec = make_spec(
+        40,
+        name="stopping",
+        training=training,
+        lora={"use_dora": True},
+        workers={"num_workers": [1, 2]},
+    )
+    client, run_id = submit(spec)
+    events = list(events_of(client, run_id))
+    assert client.status(run_id).state is JobState.SUCCEEDED, client.logs(run_id)[-3000:]
+
+    looks = [event for event in events if isinstance(event, ValidationEvent)]
+    steps = [event.step for event in events if isinstance(event, StepEvent)]
+    assert looks[-1].step == steps[-1] < 40 and not looks[-1].best
+    assert looks[-1].metrics.keys() == set(spec.evaluation.metrics)
+    best = [look.step for look in looks if look.best][-1]
+    scored = {event.subject for event in events if isinstance(event, EvaluationEvent)}
+    assert scored == {"base", "adapter"}
+    run = get_run(uri_of(spec), run_id)
+    assert run.tags["raylora.kept_step"] == str(best)
+    assert run.metrics["validation_loss"].points == len(looks)
+    logs = run_dir(spec.outputs, spec.tracking.experiment, run_id).logs
+    lines = (logs / "validations.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [look.step for look in looks]
+    assert list((logs / "tensorboard").glob("events.out.tfevents.*"))

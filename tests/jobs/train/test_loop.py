@@ -105,11 +105,12 @@ def test_micro_batches_do_not_change_the_loss(tiny, tmp_path):
     assert recorders[0].losses == pytest.approx(recorders[1].losses, rel=1e-5)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tiny, tmp_path):
+@pytest.mark.parametrize("workers", [{"backend": "torch"}, ZERO_2, ZERO_3])
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tiny, tmp_path, workers):
     recorder = tiny.Recorder()
     training = {"learning_rate": 1e30, "max_grad_norm": 1e30, "logging_steps": 2}
     with pytest.raises(JobFailed, match="the loss is (nan|inf) at step 2"):
-        tiny.TinyRun(str(tmp_path), training=training).start(recorder)
+        tiny.TinyRun(str(tmp_path), workers=workers, training=training).start(recorder)
     assert all(math.isfinite(loss) for loss in recorder.losses)
 
 
