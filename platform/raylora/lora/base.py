@@ -1,6 +1,5 @@
 """The frozen base model and its tokenizer, in bf16, fp16 or fp32, or in 4 or 8 bits."""
 
-import logging
 from typing import Any
 
 import torch
@@ -13,8 +12,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from raylora.config.model_spec import FOUR_BIT, ModelSpec, Quantization
+from raylora.config.model_spec import ModelSpec, Quantization
 from raylora.lora.devices import Device, DeviceKind
+from raylora.lora.int8 import multiply_in_compute_dtype
 from raylora.lora.quiet import quiet_loading
 from raylora.lora.sources import LocalModel
 
@@ -22,9 +22,8 @@ from raylora.lora.sources import LocalModel
 def load_base(local: LocalModel, spec: ModelSpec, device: Device) -> PreTrainedModel:
     """Load the base on the device: frozen, in eval mode, in the spec's compute dtype.
 
-    With nf4 and fp4 every linear layer but the output head is stored in 4 bits and multiplied in
-    the compute dtype; with int8 in 8 bits, multiplied in 8 bits but for outliers (LLM.int8,
-    Dettmers et al., 2022). Embeddings, norms and head stay in the compute dtype.
+    With a quantization every linear layer but the output head is stored in 4 or 8 bits and
+    multiplied in the compute dtype; embeddings, norms and head stay in the compute dtype.
     """
     dtype = device.dtype(spec.dtype)
     with quiet_loading():
@@ -36,19 +35,20 @@ def load_base(local: LocalModel, spec: ModelSpec, device: Device) -> PreTrainedM
             trust_remote_code=spec.trust_remote_code,
         )
     _keep_4bit_layout(model)
+    if spec.quantization is Quantization.INT8:
+        multiply_in_compute_dtype(model)
     model.requires_grad_(False)
     return model.eval()
 
 
 def load_for_generation(local: LocalModel, spec: ModelSpec, device: Device) -> PreTrainedModel:
-    """`load_base` with the same numbers and, on a CPU, 4-bit layers unpacked once.
+    """`load_base` with the same numbers and, on a CPU, quantised layers unpacked once.
 
-    A CPU unpacks every 4-bit layer anew in every step, for one token a row: a step of 16 rows of
+    A CPU unpacks every such layer anew in every step, for one token a row: a step of 16 rows of
     SmolLM2 takes 1.4 times as long. Unpacked logits are equal to the bit; the memory is bf16's.
     """
     model = load_base(local, spec, device)
-    on_cpu = device.kind is DeviceKind.CPU
-    return unpacked(model) if on_cpu and spec.quantization in FOUR_BIT else model
+    return unpacked(model) if device.kind is DeviceKind.CPU else model
 
 
 def unpacked(model: PreTrainedModel) -> PreTrainedModel:
@@ -105,8 +105,6 @@ def _quantization(spec: ModelSpec, dtype: torch.dtype) -> BitsAndBytesConfig | N
         case Quantization.NONE:
             return None
         case Quantization.INT8:
-            # It says at every product that bf16 is quantised by way of fp16.
-            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
             return BitsAndBytesConfig(load_in_8bit=True)
         case Quantization.NF4 | Quantization.FP4:
             return BitsAndBytesConfig(
