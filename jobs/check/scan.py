@@ -110,6 +110,7 @@ def scan(part: Part, data: DataSpec, base_dir: Path, limits: Limits) -> Scan:
                 found.prompts.add(prompt_key(content), record.place)
     if not part.tells_faults:
         found.faults = Faults(BadRows.SKIP)
+    found.good = found.keys.rows
     found.shape = shaper.shape.value
     found.seconds = time.perf_counter() - started
     return found
@@ -124,7 +125,6 @@ def _count_columns(found: Scan, record: Record) -> None:
 
 
 def _note(found: Scan, place: Place, content: Content, priority: float) -> None:
-    found.good += 1
     found.keys.add(row_key(content), place)
     length = size(content)
     if -length < found.longest.limit:

@@ -104,7 +104,9 @@ def _are_plain(turns: list[Any]) -> bool:
         role, content = turn["role"], turn["content"]
         if type(role) is not str or role not in _PLAIN_ROLES or type(content) is not str:
             return False
-        if not content or content.isspace() or not _is_encodable(content):
+        if not content or content.isspace():
+            return False
+        if not content.isascii() and not _is_encodable(content):
             return False
     return True
 
@@ -115,8 +117,6 @@ _PLAIN_ROLES: Final = frozenset({"system", "user", "assistant"})
 
 def _is_encodable(text: str) -> bool:
     """Whether there is no half of a surrogate pair in it."""
-    if text.isascii():
-        return True
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -213,21 +213,25 @@ def _weight(value: object, where: str) -> float:
     return float(value)
 
 
+# Looked up for every row: a member of an enum costs as much as the comparison.
+_SYSTEM, _ASSISTANT, _TOOL = Role.SYSTEM.value, Role.ASSISTANT.value, Role.TOOL.value
+
+
 def _check_order(messages: Sequence[Message]) -> None:
     roles = [message["role"] for message in messages]
-    if Role.ASSISTANT not in roles:
+    if _ASSISTANT not in roles:
         raise BadLine("no assistant message, so nothing to learn", "add the assistant's answer")
-    if roles[0] == Role.ASSISTANT:
+    if roles[0] == _ASSISTANT:
         raise BadLine(
             "the conversation begins with the assistant", "begin with a system or user message"
         )
-    if Role.SYSTEM in roles[1:]:
+    if _SYSTEM in roles[1:]:
         raise BadLine("a system message comes late", "put it first, and only one")
-    if roles[-1] != Role.ASSISTANT:
+    if roles[-1] != _ASSISTANT:
         raise BadLine(
             f"the conversation ends with the {roles[-1]}", "end it with the assistant's answer"
         )
-    if Role.TOOL in roles:
+    if _TOOL in roles:
         _check_tools(messages)
 
 

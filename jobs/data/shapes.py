@@ -59,8 +59,9 @@ class Shaper:
         if self.shape is Shape.AUTO:
             self.shape = recognise(renamed)
         form = FORMS[self.shape]
-        if missing := [name for name in form.required if name not in renamed]:
-            raise self._missing(missing[0], fields)
+        for name in form.required:
+            if name not in renamed:
+                raise self._missing(name, fields)
         return form.convert(renamed)
 
     def _renamed(self, fields: Fields) -> Fields:
