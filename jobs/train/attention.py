@@ -1,10 +1,10 @@
 """Causal attention within the documents of a packed row.
 
-A row of a micro-batch is documents joined end to end; none of them may see another. On CUDA torch's
-variable-length flash attention does that. Elsewhere each document is two batched matrix products
-a block of queries: torch's fused attention spends most of its time in the backward pass on a CPU
-(4 documents of 110 tokens with 9 heads, bf16, AMX, one thread: 23 ms fused, 8 ms this way), and
-no padding, mask or copy of keys for grouped queries is made.
+A row of a micro-batch is documents joined end to end; none of them may see another. On CUDA
+torch's variable-length flash attention does that. Elsewhere each document is two batched matrix
+products a block of queries: on a CPU torch's fused attention spends most of its time in the
+backward pass (4 documents of 110 tokens with 9 heads, bf16, AMX, one thread: 23 ms fused, 8 ms this
+way), and no padding and no copy of keys for grouped queries is made.
 """
 
 from dataclasses import dataclass
@@ -159,14 +159,14 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         query, key, value, *weights = ctx.saved_tensors
-        documents, scale, window, softcap = ctx.settings
+        documents, scale, _, softcap = ctx.settings
         d_query = torch.empty_like(query)
         d_key, d_value = torch.zeros_like(key), torch.zeros_like(value)
         for block, weight in zip(documents.blocks, weights, strict=True):
             q, k, v = _parts(block, query, key, value)
             g = _grouped(grad[0].transpose(0, 1)[:, block.first : block.stop], len(k))
             # weight * (d_weight - sum of weight * d_weight)
-            d_scores = torch._softmax_backward_data(
+            d_scores: Tensor = torch.ops.aten._softmax_backward_data(
                 g @ v.transpose(1, 2), weight, -1, weight.dtype
             ).mul_(scale)
             if softcap is not None:

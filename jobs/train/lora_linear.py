@@ -1,9 +1,8 @@
 """A linear layer with its adapter as one differentiable function.
 
-y = x W' + s (x A') B' with W frozen. Autograd over PEFT's separate operations keeps two copies of
-the layer's output and adds them, forward and backward; here the adapter's product is added in place
-and only x and x A' are kept (Hu et al., 2021; the order of products is RunLoRA's for r far below
-both sides).
+y = x W' + s (x A') B' with W frozen (Hu et al., 2021). Autograd over PEFT's separate operations
+keeps two copies of the layer's output and adds them, forward and backward; here the adapter's
+product is added in place and only x and x A' are kept.
 """
 
 from collections.abc import Callable
@@ -11,13 +10,13 @@ from typing import Any
 
 import torch
 from bitsandbytes.functional import dequantize_4bit
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn.modules import Linear4bit
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 Weight = Callable[[], Tensor]
-"""Gives a frozen weight [out, in] in the compute dtype, unpacked anew each time if it is packed."""
+"""Gives a frozen weight [out, in] in the compute dtype, unpacked anew where it is packed."""
 
 ADAPTER = "default"
 """PEFT's name of the one adapter that trains."""
@@ -39,10 +38,9 @@ def fuse_lora(model: PeftModel) -> int:
 
 def _is_plain(layer: LoraLayer) -> bool:
     base: Any = layer.get_base_layer()
-    dropout = layer.lora_dropout[ADAPTER] if ADAPTER in layer.lora_dropout else None
     return (
         ADAPTER in layer.lora_A
-        and isinstance(dropout, nn.Identity)
+        and isinstance(layer.lora_dropout[ADAPTER], nn.Identity)
         and not layer.use_dora.get(ADAPTER, False)
         and (type(base) is nn.Linear or isinstance(base, Linear4bit))
     )
@@ -60,9 +58,10 @@ def _forward_of(layer: Any) -> Callable[[Tensor], Tensor]:
 
 
 def _weight(base: Any) -> Weight:
+    weight: Any = base.weight
     if isinstance(base, Linear4bit):
-        return lambda: dequantize_4bit(base.weight.data, base.weight.quant_state)
-    return lambda: base.weight
+        return lambda: dequantize_4bit(weight.data, weight.quant_state)
+    return lambda: weight
 
 
 class _LoraLinear(torch.autograd.Function):
