@@ -89,7 +89,7 @@ class SourceSpec(Spec):
     With ingest=streaming, whose sizes are not known: how likely a row comes from this source.
     """
     split: NonEmpty = "train"
-    """Split of a hub data set."""
+    """Split of a hub data set, or of a folder whose files are named by split."""
     shape: Shape = Shape.AUTO
     columns: dict[str, NonEmpty] = {}
     """The shape's column names to the row's own, such as {prompt: question}."""
@@ -103,7 +103,7 @@ class DataSpec(Spec):
     mixture: tuple[SourceSpec, ...] = ()
     """More sources, mixed with train by weight; train has weight 1."""
     split: NonEmpty = "train"
-    """Split of a hub data set."""
+    """Split of a hub data set, or of a folder whose files are named by split."""
     shape: Shape = Shape.AUTO
     """How rows spell a conversation; auto tells from the columns of the first."""
     columns: dict[str, NonEmpty] = {}
