@@ -21,8 +21,10 @@ def shaper(**fields) -> Shaper:
     return Shaper(data.sources[0], data)
 
 
-def convert(row: dict, **fields):
-    return shaper(**fields).convert(row)
+def convert(row: dict, **fields) -> Conversation:
+    content = shaper(**fields).convert(row)
+    assert isinstance(content, Conversation)
+    return content
 
 
 ROWS = {
@@ -42,13 +44,11 @@ ROWS = {
 def test_a_shape_is_recognised_by_its_columns_and_can_be_named(shape):
     assert recognise(ROWS[shape]) is Shape(shape)
     for fields in ({}, {"shape": shape}):
-        content = convert(ROWS[shape], **fields)
-        assert isinstance(content, Conversation)
-        assert content.messages == PLAIN
+        assert convert(ROWS[shape], **fields).messages == PLAIN
 
 
 def test_plain_text_is_recognised_last():
-    assert convert({"text": "Once upon a time."}) == PlainText("Once upon a time.")
+    assert shaper().convert({"text": "Once upon a time."}) == PlainText("Once upon a time.")
 
 
 def test_sharegpt_knows_its_speakers():
