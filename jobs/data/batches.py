@@ -10,7 +10,7 @@ import math
 from bisect import bisect
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -23,8 +23,10 @@ from raylora.jobs.data.packing import Rows, Units, best_fit, group_by_length, on
 
 MicroBatch: TypeAlias = dict[str, Tensor]
 """Documents end to end, without padding. input_ids, labels and position_ids (restarting with each
-document) are int64 [1, length]; lengths is int32 [documents]; weights, where rows have any, float32
-[1, length]."""
+document) are int64 [1, length]; lengths is int32 [documents]; weights, where rows have any, are
+float32 [1, length]."""
+
+Item = TypeVar("Item")
 
 
 class Batches:
@@ -124,14 +126,14 @@ class Batches:
         return hashlib.sha256(repr(decisive).encode()).hexdigest()
 
 
-def deal(units: Sequence[Rows], sizes: Sequence[int], hands: int) -> list[list[Rows]]:
+def deal(units: Sequence[Item], sizes: Sequence[int], hands: int) -> list[list[Item]]:
     """Split units into nearly equal numbers of units and nearly equal numbers of tokens.
 
     The longest go first, each to the hand with the fewest tokens that has room left.
     """
     most, with_most = divmod(len(units), max(1, hands))
     room = [most + (hand < with_most) for hand in range(hands)]
-    dealt: list[list[Rows]] = [[] for _ in range(hands)]
+    dealt: list[list[Item]] = [[] for _ in range(hands)]
     tokens = [0] * hands
     for i in sorted(range(len(units)), key=lambda i: -sizes[i]):
         hand = min((h for h in range(hands) if len(dealt[h]) < room[h]), key=tokens.__getitem__)

@@ -3,8 +3,8 @@
 A row of a micro-batch is documents joined end to end; none of them may see another. On CUDA
 torch's variable-length flash attention does that. Elsewhere each document is two batched matrix
 products a block of queries: on a CPU torch's fused attention spends most of its time in the
-backward pass (4 documents of 110 tokens with 9 heads, bf16, AMX, one thread: 23 ms fused, 8 ms this
-way), and no padding and no copy of keys for grouped queries is made.
+backward pass (4 documents of 110 tokens with 9 heads, bf16, AMX, one thread: 23 ms fused, 8 ms
+this way), and no padding and no copy of keys for grouped queries is made.
 """
 
 from dataclasses import dataclass

@@ -61,6 +61,13 @@ def program(folder: Path, text: str) -> str:
     return str(path)
 
 
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "NAME": "value"}
+    return subprocess.run(
+        command, env=environment, cwd="/", input="hello", capture_output=True, text=True
+    )
+
+
 def test_a_program_gets_what_python_would_give_it(python, folder) -> None:
     text = (
         "import os, sys\n"
@@ -69,15 +76,7 @@ def test_a_program_gets_what_python_would_give_it(python, folder) -> None:
         "sys.exit(7)\n"
     )
     command = [program(folder, text), "a", "b c"]
-    settings = {
-        "env": {**os.environ, "NAME": "value"},
-        "cwd": "/",
-        "input": "hello",
-        "capture_output": True,
-        "text": True,
-    }
-    ours = subprocess.run([*python, *command], **settings)
-    theirs = subprocess.run([sys.executable, *command], **settings)
+    ours, theirs = run([*python, *command]), run([sys.executable, *command])
     assert (ours.returncode, ours.stdout, ours.stderr) == (7, theirs.stdout, theirs.stderr)
 
 

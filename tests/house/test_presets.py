@@ -36,6 +36,7 @@ def test_composes(file: Path) -> None:
     else:
         chosen = f"+{group}" if group == "experiment" else group
         overrides = [f"{chosen}={file.stem}", *FILLED_IN.get(name, [])]
-        # Four workers are more than the quickstart's small batch feeds.
-        preset = "lora" if group == "profile" else "quickstart"
+        # Four workers are more than the quickstart's small batch feeds, and some adapters start
+        # from weights in full precision.
+        preset = "lora" if group in ("profile", "lora") else "quickstart"
         assert isinstance(load_train(preset, overrides).spec, TrainSpec)

@@ -94,7 +94,7 @@ def test_training_fits_the_workers(resources: dict[tuple[str, str], Resource]) -
     assert spec.data == load_train("quickstart").spec.data
     cluster = resources["RayJob", "raylora-train"]["spec"]["rayClusterSpec"]
     assert_shared(spec.outputs, cluster)
-    assert spec.workers.num_workers <= room_for(
+    assert spec.workers.most <= room_for(
         cluster, spec.workers.cpus_per_worker, spec.workers.gpus_per_worker
     )
 

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -143,7 +144,7 @@ def test_ranks_and_alphas_by_name_the_more_exact_first(tiny_model, tmp_path: Pat
         ("model.layers.1.self_attn.q_proj", 4, 3),
         ("model.layers.1.self_attn.k_proj", 4, 8),
     ):
-        module = model.get_submodule(f"base_model.model.{layer}")
+        module: Any = model.get_submodule(f"base_model.model.{layer}")
         assert module.r["default"] == config.rank(layer) == rank
         assert module.scaling["default"] == config.scale(layer) == alpha / rank**0.5
     assert verify(tmp_path / "a", base_config=tiny_model.config).r == 6

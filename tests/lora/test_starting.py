@@ -64,7 +64,8 @@ def fresh(tiny_config):
     def make(dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            return LlamaForCausalLM(tiny_config).to(dtype).requires_grad_(False).eval()
+            model: Any = LlamaForCausalLM(tiny_config)
+            return model.to(dtype).requires_grad_(False).eval()
 
     return make
 
@@ -73,10 +74,8 @@ def fresh(tiny_config):
 def test_what_changed_the_base_is_saved_for_the_base_as_it_was(fresh, fields, tmp_path) -> None:
     untouched = logits(fresh())
     model = attach(fresh(), LoraSpec(r=4, **fields), seed=0)
-    assert not torch.equal(
-        model.get_submodule(f"base_model.model.{LAYER}").base_layer.weight,
-        fresh().get_submodule(LAYER).weight,
-    )
+    changed: Any = model.get_submodule(f"base_model.model.{LAYER}")
+    assert not torch.equal(changed.base_layer.weight, fresh().get_submodule(LAYER).weight)
     torch.testing.assert_close(logits(model), untouched, rtol=1e-4, atol=1e-5)
 
     train(model)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 def multiply_in_compute_dtype(model: nn.Module) -> None:
     """Let every 8-bit layer of a model unpack its weight to multiply, and keep it packed."""
-    from bitsandbytes.nn import Linear8bitLt
+    from bitsandbytes.nn.modules import Linear8bitLt
 
     for module in model.modules():
         if isinstance(module, Linear8bitLt):

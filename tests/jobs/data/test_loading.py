@@ -147,13 +147,14 @@ def test_rows_are_held_out_by_ratio_and_by_file(tokenizer, write):
     write(*rows(2), name="held.jsonl")
     loaded = load(spec(validation="held.jsonl"), tokenizer, base)
     assert len(loaded.train) == 60
-    assert loaded.validation is not None
+    assert loaded.validation is not None and loaded.validation_examples is not None
     assert len(loaded.validation) == len(loaded.validation_examples) == 2
 
 
 def test_held_out_text_has_a_loss_and_no_answers(tokenizer, write):
     base = write({"text": "once"}, {"text": "upon"})
     loaded = load(spec(validation="rows.jsonl"), tokenizer, base)
+    assert loaded.validation_examples is not None
     assert len(loaded.validation_examples) == 2
     assert loaded.validation is held_out(spec(validation="rows.jsonl"), base) is None
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -97,10 +98,14 @@ def runs(example: Example) -> Iterator[list[int]]:
             run = []
 
 
-def learnt(encoded: EncodedRow | Fault, family: str) -> list[str]:
+def read(encoded: EncodedRow | Fault) -> EncodedRow:
     assert isinstance(encoded, EncodedRow), encoded.problem
-    decode = TOKENIZERS[family].decode
-    return [decode(run) for example in encoded.examples for run in runs(example)]
+    return encoded
+
+
+def learnt(encoded: EncodedRow | Fault, family: str) -> list[str]:
+    decode: Any = TOKENIZERS[family].decode
+    return [decode(run) for example in read(encoded).examples for run in runs(example)]
 
 
 @pytest.mark.parametrize("family", TEMPLATES)
@@ -122,7 +127,7 @@ def test_all_of_a_plain_text_is_learnt_and_its_end(family, text):
     encoded = encode({"text": "." + text}, family)
     wire = TEMPLATES[family]
     assert "".join(learnt(encoded, family)).endswith(text + wire.eos)
-    (example,) = encoded.examples
+    (example,) = read(encoded).examples
     assert example.labels[0] == IGNORED
     assert example.supervised_tokens == len(example) - 1
 
@@ -162,7 +167,7 @@ def test_calls_are_learnt_and_what_tools_return_is_not(family, answer):
     assert called.count(wire.end) == 1
     call = called[called.index('{"name"') : called.rindex("}") + 1]
     assert json.loads(call) == CALL["function"]
-    whole = TOKENIZERS[family].decode(encoded.examples[-1].input_ids)
+    whole = TOKENIZERS[family].decode(read(encoded).examples[-1].input_ids)
     assert "sunny" in whole and '"properties"' in whole
 
 
@@ -184,7 +189,7 @@ def test_reasoning_is_learnt_where_the_template_shows_it():
 
 def test_answers_that_the_whole_renders_otherwise_are_rows_of_their_own():
     turns = [("one", "1"), ("two", "2")]
-    encoded = encode({"messages": messages(turns, "Count.")}, "mistral")
+    encoded = read(encode({"messages": messages(turns, "Count.")}, "mistral"))
     assert encoded.sequences == len(encoded.examples) == 2
     decoded = [TOKENIZERS["mistral"].decode(e.input_ids) for e in encoded.examples]
     assert decoded[0] == "<s>[INST] Count.\n\none[/INST] 1</s>"

@@ -36,7 +36,7 @@ def one_by_one(query, key, value, window=None, softcap=None) -> torch.Tensor:
 @pytest.mark.parametrize("settings", [{}, {"window": 3}, {"softcap": 0.5}])
 def test_documents_attend_as_if_alone(monkeypatch, block, heads, kv_heads, settings):
     monkeypatch.setattr(attention, "BLOCK", block)
-    parts = inputs(heads, kv_heads)
+    query, key, value = parts = inputs(heads, kv_heads)
     expected = one_by_one(*parts, **settings)
     grad = torch.randn_like(expected)
     reference = torch.autograd.grad(expected, parts, grad)
@@ -44,7 +44,9 @@ def test_documents_attend_as_if_alone(monkeypatch, block, heads, kv_heads, setti
     documents = Documents(LENGTHS, torch.device("cpu"))
     ours, _ = packed_attention(
         torch.nn.Identity(),
-        *parts,
+        query,
+        key,
+        value,
         None,
         documents=documents,
         sliding_window=settings.get("window"),

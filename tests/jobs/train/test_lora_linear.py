@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -85,7 +87,8 @@ def test_activation_checkpointing_changes_nothing():
     model = adapted(llama())
     fuse_lora(model)
     expected, reference = outputs(model)
-    model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+    base: Any = model.get_base_model()
+    base.gradient_checkpointing_enable({"use_reentrant": False})
     logits, gradients = outputs(model)
     torch.testing.assert_close(logits, expected)
     for ours, theirs in zip(gradients, reference, strict=True):

@@ -1,3 +1,5 @@
+from typing import Any
+
 import torch
 from tests.families import FAMILIES
 
@@ -28,7 +30,8 @@ def test_each_document_gets_noise_by_its_own_length() -> None:
 
 
 def test_it_is_there_in_training_passes_only_and_follows_the_seed() -> None:
-    model = FAMILIES["gemma2"].make_model().to(torch.bfloat16)
+    model: Any = FAMILIES["gemma2"].make_model()
+    model.to(torch.bfloat16)
     clean = embed(model)
     noise = noise_on(model, alpha=5)
     drawn = []
