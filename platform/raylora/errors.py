@@ -1,7 +1,7 @@
 """The error tree. Every error a user can meet derives from RayloraError and carries its exit code.
 
 RayloraError                1
-|- JobFailed                1   the job ran and failed
+|- JobFailed                1   the job ran and failed; 5 or 6 where it found its input at fault
 |- Unreachable              3   cluster, tracking server or endpoint does not answer
 |- NotAuthorised            4   it answers and refuses the token or key
 |- InvalidConfig            5   one or more Problems in a spec or an override
@@ -48,6 +48,12 @@ class RayloraError(Exception):
 
 class JobFailed(RayloraError):
     """The job ran and failed."""
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, exit_code: ExitCode = ExitCode.FAILED
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
 
 
 class Unreachable(RayloraError):

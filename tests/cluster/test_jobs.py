@@ -84,11 +84,11 @@ def test_a_job_is_followed_from_its_first_line_to_its_end(
 
 
 def test_a_failed_job_is_one(client: JobClient, program: Program) -> None:
-    job_id = client.submit("probe", [], program("print('before'); raise SystemExit(3)"))
+    job_id = client.submit("probe", [], program("print('before'); raise SystemExit(6)"))
     assert "before" in "\n".join(client.follow(job_id))
     job = client.status(job_id)
     assert job.state is JobState.FAILED
-    assert job.state.exit_code == 1
+    assert job.exit_code == 6
 
 
 def test_a_stopped_job_may_close_what_it_has_open(client: JobClient, program: Program) -> None:

@@ -60,7 +60,8 @@ def status(job_id: str, address: str | None, output: str) -> None:
 def logs(job_id: str, follow: bool, raw: bool, address: str | None) -> None:
     """Print what a job has written.
 
-    With --follow, exits 1 where the job failed. Ctrl-C ends the printing, not the job.
+    With --follow, exits 1 where the job failed, 5 or 6 where its input was at fault. Ctrl-C ends
+    the printing, not the job.
     """
     client = _client(address)
     lines = client.follow(job_id) if follow else client.logs(job_id).splitlines()
@@ -75,7 +76,7 @@ def logs(job_id: str, follow: bool, raw: bool, address: str | None) -> None:
     if follow:
         job = client.status(job_id)
         if not job.state.ok:
-            raise JobFailed(f"job {job_id} ended {job.state}")
+            raise JobFailed(f"job {job_id} ended {job.state}", exit_code=job.exit_code)
 
 
 @command.command()

@@ -204,6 +204,7 @@ def _follow(client: JobClient, job_id: str) -> None:
         raise JobFailed(
             "\n".join([f"job {job_id} ended {job.state}", *(f"  {t}" for t in progress.tail)]),
             hint=f"raylora jobs logs {job_id}   (all of the log)",
+            exit_code=job.exit_code,
         )
 
 

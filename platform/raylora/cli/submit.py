@@ -91,6 +91,7 @@ def require_success(outcome: Outcome) -> None:
         raise JobFailed(
             f"job {job.job_id} ended {job.state}: {_first_line(job.message)}\n{tail}".rstrip(),
             hint=f"raylora jobs logs {job.job_id}   (all of the log)",
+            exit_code=job.exit_code,
         )
 
 

@@ -27,11 +27,6 @@ class JobState(StrEnum):
         """The job did what it was asked for, or still may."""
         return self not in (JobState.STOPPED, JobState.FAILED)
 
-    @property
-    def exit_code(self) -> ExitCode:
-        """What the command that followed the job exits with."""
-        return ExitCode.OK if self.ok else ExitCode.FAILED
-
 
 @dataclass(frozen=True)
 class JobInfo:
@@ -47,7 +42,17 @@ class JobInfo:
     """Ray's own words on the state."""
     started: datetime | None = None
     ended: datetime | None = None
+    driver_exit_code: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the command that followed the job exits with: 5 and 6 are the driver's own words."""
+        if self.state.ok:
+            return ExitCode.OK
+        if self.driver_exit_code in (ExitCode.INVALID, ExitCode.DATA):
+            return ExitCode(self.driver_exit_code)
+        return ExitCode.FAILED
 
     @property
     def seconds(self) -> float | None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from raylora.cluster import capacity
+from raylora.cluster import warm as warm_start
 from raylora.cluster.bundle import Bundle
 from raylora.cluster.capacity import Node
 from raylora.cluster.connect import Cluster
@@ -72,14 +73,16 @@ class JobClient:
         """
         chosen = job_id or run_id or f"raylora-{uuid.uuid4().hex[:12]}"
         known = {RUN_ID: run_id, NAME: name, PROGRAM: program}
+        variables = {**ENVIRONMENT, **(env or {})}
         runtime_env: dict[str, object] = {
             "working_dir": str(files.working_dir),
             "py_modules": [str(files.package)],
-            "env_vars": {**ENVIRONMENT, **(env or {})},
+            "env_vars": variables,
         }
         python = self._cluster.warm_python if warm else ()
         if python:
             runtime_env["py_executable"] = shlex.join(python)
+            variables |= warm_start.JOB_ENVIRONMENT
         # The head runs the entrypoint in a shell, so the quoting is not decoration.
         entrypoint = shlex.join([*(python or ("python",)), "-m", program, *args])
         described = {**{key: value for key, value in known.items() if value}, **(metadata or {})}
@@ -215,6 +218,7 @@ def _info(details: "JobDetails") -> JobInfo:
         message=details.message or "",
         started=_moment(details.start_time),
         ended=_moment(details.end_time),
+        driver_exit_code=details.driver_exit_code,
         metadata=metadata,
     )
 
