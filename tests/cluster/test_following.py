@@ -45,6 +45,7 @@ class FlakySdk:
             status=SimpleNamespace(value="RUNNING" if self.breaks else "SUCCEEDED"),
             metadata=None,
             message=None,
+            driver_exit_code=None,
             start_time=None,
             end_time=None,
         )

@@ -47,7 +47,7 @@ class JobInfo:
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command that followed the job exits with: 5 and 6 are the driver's own words."""
+        """What the command that followed the job exits with; 5 and 6 are the driver's own."""
         if self.state.ok:
             return ExitCode.OK
         if self.driver_exit_code in (ExitCode.INVALID, ExitCode.DATA):
