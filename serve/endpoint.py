@@ -55,11 +55,11 @@ class Endpoint:
         """The version a request would be answered by, None for the base; loads nothing."""
         return await self._answerable(self.residency.resolve(model))
 
-    def chat_prompt(self, body: ChatBody) -> list[int]:
-        """Token ids of the conversation."""
+    def chat_prompt(self, body: ChatBody, lease: Lease) -> list[int]:
+        """Token ids of the conversation, in the template that the version was trained with."""
         messages = [message.rendered() for message in body.messages]
         try:
-            prompt = chat_prompt(self.tokenizer, messages)
+            prompt = chat_prompt(self.tokenizer, messages, template=lease.chat_template)
         except Exception as error:
             # Templates refuse some sequences of roles by raising; their message says which.
             raise bad_request(f"the chat template refuses: {error}", "messages") from error

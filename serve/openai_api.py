@@ -1,7 +1,7 @@
 """The routes: OpenAI's API and what raylora adds to it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -36,13 +36,17 @@ def create_app(endpoint: Endpoint) -> FastAPI:
 def _add_generation(app: FastAPI, endpoint: Endpoint) -> None:
     @app.post("/v1/chat/completions")
     async def chat(body: ChatBody, request: Request) -> Any:
-        prompts = [endpoint.chat_prompt(body)]
+        def prompts(lease: Lease) -> list[list[int]]:
+            return [endpoint.chat_prompt(body, lease)]
+
         limit = body.max_completion_tokens or body.max_tokens
         return await _answer(endpoint, Kind.CHAT, body, prompts, limit, request)
 
     @app.post("/v1/completions")
     async def complete(body: CompletionBody, request: Request) -> Any:
-        prompts = endpoint.prompts(body)
+        def prompts(lease: Lease) -> list[list[int]]:
+            return endpoint.prompts(body)
+
         return await _answer(endpoint, Kind.COMPLETION, body, prompts, body.max_tokens, request)
 
 
@@ -81,14 +85,20 @@ async def _answer(
     endpoint: Endpoint,
     kind: Kind,
     body: GenerationBody,
-    prompts: list[list[int]],
+    prompts: Callable[[Lease], list[list[int]]],
     max_tokens: int | None,
     request: Request,
 ) -> Any:
     """Generate for a request; the version is held until the last token."""
     lease = await endpoint.acquire(body.model)
     answer = Answer(kind, lease.name, endpoint.fingerprint)
-    events = _held(lease, endpoint.generate(prompts, lease, endpoint.sampling(body, max_tokens)))
+    try:
+        tokens = prompts(lease)
+        generation = endpoint.generate(tokens, lease, endpoint.sampling(body, max_tokens))
+    except BaseException:
+        lease.release()
+        raise
+    events = _held(lease, generation)
     headers = {ADAPTER_HEADER: lease.adapter} if lease.adapter else {}
     if not body.stream:
         whole = await _while_connected(request, answer.whole(events))

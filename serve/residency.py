@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raylora.errors import InvalidAdapter, InvalidConfig, NotFound, RayloraError
+from raylora.lora.adapter_config import CHAT_TEMPLATE
 from raylora.lora.integrity import AdapterFacts
 from raylora.serve.catalogue import Catalogue
 from raylora.tracking.reference import Reference, parse
@@ -60,6 +61,8 @@ class Resident:
     """name@version, which is also its key in the bank."""
     state: AdapterState = AdapterState.LOADING
     facts: AdapterFacts | None = None
+    chat_template: str | None = None
+    """What it was trained with, where that is not the base's."""
     error: RayloraError | None = None
     in_use: int = 0
     requests: int = 0
@@ -97,6 +100,11 @@ class Lease:
     def adapter(self) -> str | None:
         """The key in the bank; None for the base."""
         return None if self.resident is None else self.resident.key
+
+    @property
+    def chat_template(self) -> str | None:
+        """What it was trained with; None where that is the base's."""
+        return None if self.resident is None else self.resident.chat_template
 
     def release(self) -> None:
         """The request has ended; to be called once."""
@@ -178,6 +186,7 @@ class Residency:
             async with self._room:
                 await self._make_room()
                 resident.facts = await self._slots.add(key, directory)
+                resident.chat_template = _chat_template(directory)
                 resident.state = AdapterState.READY
         except NotFound:
             del self._residents[key]
@@ -205,3 +214,8 @@ class Residency:
         oldest = min(idle, key=lambda resident: resident.touched)
         del self._residents[oldest.key]
         await self._slots.remove(oldest.key)
+
+
+def _chat_template(directory: Path) -> str | None:
+    file = directory / CHAT_TEMPLATE
+    return file.read_text(encoding="utf-8") if file.is_file() else None

@@ -82,6 +82,8 @@ class MemoryRegistry:
     broken: set[str] = field(default_factory=set)
     reads: int = 0
     fetched: list[str] = field(default_factory=list)
+    folders: dict[str, Path] = field(default_factory=dict)
+    """Where some versions lie; the others have no files."""
 
     def put(self, name: str, newest: int, **aliases: int) -> None:
         self.summaries[name] = AdapterSummary(name, newest, aliases, LONG_AGO)
@@ -94,7 +96,7 @@ class MemoryRegistry:
         self.fetched.append(reference)
         if reference in self.broken:
             raise InvalidAdapter(f"{reference}: made for another base")
-        return Path(reference)
+        return self.folders.get(reference, Path(reference))
 
 
 def facts(system_prompt: str) -> AdapterFacts:

@@ -100,6 +100,22 @@ def test_an_unknown_model_is_404_with_the_nearest_names(call, model, named):
     assert named in error["message"]
 
 
+def test_a_version_is_asked_in_the_template_it_was_trained_with(call, registry, tmp_path):
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}?"
+    (tmp_path / "chat_template.jinja").write_text(template)
+    registry.folders["sums@1"] = tmp_path
+    own, other = chat(call, "sums").json(), chat(call, "home").json()
+    assert own["choices"][0]["message"]["content"] == "[sums@1] hello?"
+    assert other["choices"][0]["message"]["content"] == f"[home@2] {RENDERED}"
+
+
+def test_what_a_template_refuses_leaves_no_hold_on_the_version(call, endpoint):
+    ends_with_answer = [*HELLO, {"role": "assistant", "content": "hi"}]
+    body = {"model": "sums", "messages": ends_with_answer}
+    assert call("/v1/chat/completions", body).status_code == 400
+    assert [resident.in_use for resident in endpoint.residency.residents] == [0]
+
+
 def test_a_stream_is_pieces_then_a_reason_then_usage_then_done(call):
     answer = chat(call, "home", stream=True, stream_options={"include_usage": True})
     assert answer.headers["content-type"].startswith("text/event-stream")

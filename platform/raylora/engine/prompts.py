@@ -8,10 +8,12 @@ def chat_prompt(
     tokenizer: Any,
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]] = (),
+    template: str | None = None,
 ) -> list[int]:
     """Token ids of a conversation up to where the assistant's answer begins.
 
     tools: JSON schemas of functions, for templates that show them.
+    template: the one an adapter was trained with, where it is not the tokenizer's.
     Control tokens written inside a message are encoded as plain text, so that a user cannot
     forge another role's turn.
     """
@@ -19,6 +21,7 @@ def chat_prompt(
         tokenizer.apply_chat_template(
             [dict(message) for message in messages],
             tools=[dict(tool) for tool in tools] or None,
+            chat_template=template,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=False,
