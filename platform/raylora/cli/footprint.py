@@ -2,7 +2,7 @@
 
 Weights, adapter and optimizer state are counted; activations are an upper estimate: rows as long
 as data.max_length allows, and 10 h + 4 i + heads * length numbers a token and layer, as measured
-on packed rows (within 10 % on five shapes of models).
+on packed rows (within 10 % for most shapes of models tried; rougher for very small ones).
 """
 
 import json
