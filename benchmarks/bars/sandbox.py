@@ -71,12 +71,18 @@ def run(
     return Finished(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
 
 
+FOREIGN = ("RAY_", "RAYLORA_", "MAKE", "MFLAGS")
+
+
 def own_environment() -> dict[str, str]:
-    """The caller's environment without settings that would reach another cluster or home."""
+    """The caller's environment without settings that would reach another cluster or home.
+
+    Nor make's own: a make that knows of another above it says so on stdout.
+    """
     kept = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("RAY_", "RAYLORA_")) or key == "RAYLORA_CACHE"
+        if not key.startswith(FOREIGN) or key == "RAYLORA_CACHE"
     }
     return kept | {"TTY_COMPATIBLE": "0"}
 
