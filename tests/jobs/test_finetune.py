@@ -91,7 +91,8 @@ def submit(local_cluster: Cluster) -> Iterator[Callable[[TrainSpec], tuple[JobCl
         run_id = new_run_id()
         bundle = build(resolved_yaml(spec))
         program = "raylora.jobs.finetune"
-        client.submit(program, ["spec.yaml", "--run-id", run_id], bundle, run_id=run_id)
+        arguments = ["spec.yaml", "--run-id", run_id]
+        client.submit(program, arguments, bundle, run_id=run_id, warm=True)
         started.append(run_id)
         return client, run_id
 
@@ -183,27 +184,6 @@ def test_a_stopped_run_is_killed_in_mlflow_too(make_spec, submit):
     assert get_run(uri_of(spec), run_id).summary.status == "KILLED"
 
 
-@pytest.mark.usefixtures("second_node")
-def test_two_nodes_train_as_one(make_spec, submit, local_cluster):
-    training = {"max_steps": 6, "micro_batch_size": 2, "learning_rate": 1e-2}
-    # One CPU more than the first node has: the workers need both nodes.
-    everything = int(JobClient(local_cluster).capacity()["CPU"])
-    losses: list[list[float]] = []
-    for workers in (1, everything):
-        spec = make_spec(
-            6,
-            name=f"workers-{workers}",
-            training={**training, "global_batch_size": 2 * everything},
-            # Split over the nodes, weights included, against one that has them all.
-            workers={"num_workers": workers, "zero_stage": 1 if workers == 1 else 3},
-        )
-        client, run_id = submit(spec)
-        steps = [e for e in events_of(client, run_id) if isinstance(e, StepEvent)]
-        assert client.status(run_id).state is JobState.SUCCEEDED, client.logs(run_id)[-3000:]
-        losses.append([step.loss for step in steps])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-
-
 def test_a_run_validates_stops_early_and_keeps_its_best(make_spec, submit):
     training = {
         "max_steps": 40,
@@ -240,3 +220,24 @@ def test_a_run_validates_stops_early_and_keeps_its_best(make_spec, submit):
     lines = (logs / "validations.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [look.step for look in looks]
     assert list((logs / "tensorboard").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.usefixtures("second_node")
+def test_two_nodes_train_as_one(make_spec, submit, local_cluster):
+    training = {"max_steps": 6, "micro_batch_size": 2, "learning_rate": 1e-2}
+    # One CPU more than the first node has: the workers need both nodes.
+    everything = int(JobClient(local_cluster).capacity()["CPU"])
+    losses: list[list[float]] = []
+    for workers in (1, everything):
+        spec = make_spec(
+            6,
+            name=f"workers-{workers}",
+            training={**training, "global_batch_size": 2 * everything},
+            # Split over the nodes, weights included, against one that has them all.
+            workers={"num_workers": workers, "zero_stage": 1 if workers == 1 else 3},
+        )
+        client, run_id = submit(spec)
+        steps = [e for e in events_of(client, run_id) if isinstance(e, StepEvent)]
+        assert client.status(run_id).state is JobState.SUCCEEDED, client.logs(run_id)[-3000:]
+        losses.append([step.loss for step in steps])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

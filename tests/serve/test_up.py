@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from raylora.cli.main import cli
-from raylora.cluster import applications, head
+from raylora.cluster import applications, head, processes
 from raylora.cluster.connect import Cluster
 from raylora.config.lora_spec import LoraSpec
 from raylora.config.model_spec import DType, ModelSource, ModelSpec
@@ -143,7 +143,8 @@ def serve_processes() -> list[str]:
     """What the suite's own head runs for Ray Serve."""
     state = head.running()
     assert state is not None
-    assert state.process is not None
-    titles = [" ".join(child.cmdline()) for child in state.process.children(recursive=True)]
+    # Those that start warm are children of another process than the head.
+    family = processes.family(state.id, Path(state.temp_dir), state.process)
+    titles = [" ".join(process.cmdline()) for process in family]
     actors = [title for title in titles if title.startswith("ray::")]
     return [title for title in actors if "Serve" in title or "Proxy" in title]
