@@ -35,7 +35,7 @@ quickstart: $(INSTALLED_ALL) ## Fine-tune, register and serve a small model on t
 
 .PHONY: test
 test: $(INSTALLED_DEV) ## All tests but the slow ones
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(INSTALLED_DEV) ## Only the slow tests
