@@ -5,6 +5,8 @@ Light on purpose: the driver imports this, and torch and transformers are for th
 
 import os
 import secrets
+import signal
+from contextlib import suppress
 from typing import Any
 
 from raylora.config.workers_spec import WorkersSpec
@@ -68,6 +70,9 @@ def run_workers(assignment: Assignment) -> Outcome:
             hint="the job's log has each failure; raise workers.max_failures for an unsteady "
             "cluster, give workers more memory where it ran out again and again",
         ) from error
+    except KeyboardInterrupt:
+        _give_back()
+        raise
     if isinstance(result, RayloraError):
         raise result
     return result
@@ -79,6 +84,15 @@ def _work(config: dict[str, Any]) -> Outcome | RayloraError:
     from raylora.jobs.worker import train_worker
 
     return train_worker(assignment)
+
+
+def _give_back() -> None:
+    """Have Ray Train drop its claim on resources, as it does on SIGINT alone.
+
+    Left behind, the claim keeps elastic workers of the next job waiting for 180 s.
+    """
+    with suppress(KeyboardInterrupt, SystemExit):
+        signal.raise_signal(signal.SIGINT)
 
 
 def _refuse_impossible(workers: WorkersSpec) -> None:

@@ -205,6 +205,8 @@ def test_a_run_validates_stops_early_and_keeps_its_best(make_spec, submit):
     client, run_id = submit(spec)
     events = list(events_of(client, run_id))
     assert client.status(run_id).state is JobState.SUCCEEDED, client.logs(run_id)[-3000:]
+    # The run that was stopped before it claims nothing any more.
+    assert "Deciding NOT to start" not in client.logs(run_id)
 
     looks = [event for event in events if isinstance(event, ValidationEvent)]
     steps = [event.step for event in events if isinstance(event, StepEvent)]
