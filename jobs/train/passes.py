@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from raylora.jobs.data.batches import MicroBatch, join
 from raylora.jobs.data.examples import IGNORED, Example
 from raylora.jobs.train import collective
+from raylora.jobs.train.lora_linear import unfused
 
 _DUMMY = Example([0, 0], [IGNORED, 0])
 """Has a label, so that it goes through every layer."""
@@ -43,12 +44,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unpacked(base: PreTrainedModel, implementation: str) -> Iterator[None]:
-    """A model that attends as `implementation` says, over rows of one document each."""
+    """A model as PEFT has it that attends as `implementation` says, over rows of one document."""
     config: Any = base.config
     packed: str = config._attn_implementation
     base.set_attn_implementation(implementation)
     try:
-        with evaluating(base):
+        with unfused(base), evaluating(base):
             yield
     finally:
         base.set_attn_implementation(packed)
