@@ -24,6 +24,8 @@ RUN_ID, NAME, PROGRAM = "raylora.run_id", "raylora.name", "raylora.program"
 """Keys of a job's metadata."""
 RETRY_S = 60.0
 """How long a follower bears a silent network before it gives up."""
+SOON_S = 0.3
+"""A job that has no log yet is looked at again after this long."""
 AGENT_S = 30.0
 """A head that has just started answers before it can take jobs."""
 STOP_S = 40.0
@@ -129,6 +131,7 @@ class JobClient:
         lines = Lines()
         silent_since: float | None = None
         while True:
+            wait_s = SOON_S
             try:
                 for chunk in self._sdk.tail(job_id, skip=lines.characters):
                     silent_since = None
@@ -143,7 +146,8 @@ class JobClient:
                     silent_since = time.monotonic()
                 if time.monotonic() - silent_since > RETRY_S:
                     raise
-            time.sleep(1)
+                wait_s = 1.0
+            time.sleep(wait_s)
 
     def stop(self, job_id: str) -> JobInfo:
         """Send SIGTERM to the job and wait until it has ended; an ended job stays as it is.

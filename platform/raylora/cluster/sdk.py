@@ -4,26 +4,29 @@ Importing this module imports ray, so `jobs` does it only when a client is made.
 """
 
 import asyncio
+import codecs
 import contextlib
+import io
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, NoReturn
 
-import aiohttp
 import httpx
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from raylora.cluster.connect import Cluster
-from raylora.cluster.transport import READ_S, request
-from raylora.errors import NotAuthorised, NotFound, RayloraError, Unreachable
+from raylora.cluster.transport import READ_S, request, stream
+from raylora.errors import NotAuthorised, NotFound, RayloraError
 
 SLOW_READ_S = 60.0
 """For a submission (the head may first start its job agent, or 50 MB be on a slow line) and for a
 whole log, which the head fetches from the node that has it."""
-SILENCE_S = 5.0
-"""A job may be silent for long; after this long the head is asked whether it is still there."""
+SILENCE_S = 1.0
+"""A job may be silent for long; after this long the head is asked whether it still runs."""
+LOG_S = 0.2
+"""How often the node that has a log looks for new lines."""
 
 
 class LimitedClient(JobSubmissionClient):
@@ -40,12 +43,16 @@ class LimitedClient(JobSubmissionClient):
     def tail(self, job_id: str, *, skip: int) -> Iterator[str]:
         """Yield a job's log in chunks, without its first `skip` characters, until it ends.
 
-        Each connection begins with the first character, so a second one has to skip. Raises
-        Unreachable where the connection is lost or the head does not answer any more.
+        Ends early where there is no log yet. Each connection begins with the first character, so a
+        second one has to skip. Raises Unreachable where the connection is lost or the head does
+        not answer any more.
         """
-        # Ray's tail is asynchronous; a loop of our own, run step by step, makes it an iterator.
+        node = self.get_job_info(job_id).driver_node_id
+        if node is None:
+            return
+        # A loop of our own, run step by step, makes an iterator of an asynchronous one.
         loop = asyncio.new_event_loop()
-        chunks = self.tail_job_logs(job_id)
+        chunks = self._stream_log(job_id, node)
         pending: asyncio.Task[str | None] | None = None
         try:
             while True:
@@ -56,7 +63,7 @@ class LimitedClient(JobSubmissionClient):
                     if self.get_job_info(job_id).status.is_terminal():
                         return
                     continue
-                chunk, pending = _received(pending, job_id), None
+                chunk, pending = pending.result(), None
                 if chunk is None:
                     return
                 fresh, skip = chunk[skip:], max(0, skip - len(chunk))
@@ -68,6 +75,17 @@ class LimitedClient(JobSubmissionClient):
                 loop.run_until_complete(asyncio.wait({pending}))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
+
+    async def _stream_log(self, job_id: str, node: str) -> AsyncIterator[str]:
+        """Follow the log as Ray's state API does: `ray job logs -f` is 1 to 3 s behind."""
+        url = f"{self._address}/api/v0/logs/stream"
+        query = {"submission_id": job_id, "node_id": node, "lines": "-1", "interval": str(LOG_S)}
+        # Line ends as in get_job_logs: both count the same characters.
+        decoder = io.IncrementalNewlineDecoder(
+            codecs.getincrementaldecoder("utf-8")("replace"), translate=True
+        )
+        async for piece in stream(url, headers=self._headers or {}, query=query):
+            yield decoder.decode(piece)
 
     def _do_request(
         self,
@@ -97,13 +115,6 @@ class LimitedClient(JobSubmissionClient):
 
 async def _next(chunks: AsyncIterator[str]) -> str | None:
     return await anext(chunks, None)
-
-
-def _received(task: asyncio.Task[str | None], job_id: str) -> str | None:
-    try:
-        return task.result()
-    except (OSError, RuntimeError, aiohttp.ClientError) as error:
-        raise Unreachable(f"the log of job {job_id} broke off: {error}") from error
 
 
 def _quiet() -> None:

@@ -1,7 +1,7 @@
-"""One HTTP request to a Ray dashboard: time limits, and every failure as an error of ours."""
+"""HTTP with a Ray dashboard: time limits, and every failure as an error of ours."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import httpx
@@ -35,6 +35,29 @@ def request(
     if answer.status_code in (401, 403):
         raise _refused(url, sent_a_token="Authorization" in headers)
     return answer
+
+
+async def stream(
+    url: str, *, headers: Mapping[str, str], query: Mapping[str, str]
+) -> AsyncIterator[bytes]:
+    """Yield an answer piece by piece as it comes, however long it is silent in between.
+
+    Nothing where its status is another than 200. Raises Unreachable where the connection is not
+    made or breaks, NotAuthorised where the token is refused.
+    """
+    limits = httpx.Timeout(None, connect=CONNECT_S)
+    try:
+        async with (
+            httpx.AsyncClient(timeout=limits, trust_env=not _is_loopback(url)) as client,
+            client.stream("GET", url, headers=dict(headers), params=dict(query)) as answer,
+        ):
+            if answer.status_code in (401, 403):
+                raise _refused(url, sent_a_token="Authorization" in headers)
+            if answer.status_code == 200:
+                async for piece in answer.aiter_bytes():
+                    yield piece
+    except httpx.HTTPError as error:
+        raise unreachable(url, error) from error
 
 
 def unreachable(url: str, error: Exception) -> Unreachable:
