@@ -5,8 +5,7 @@ keeps two copies of the layer's output and adds them, forward and backward; here
 product is added in place and only x and x A' are kept.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +14,8 @@ from bitsandbytes.nn.modules import Linear4bit
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+
+from raylora.jobs.train.fusion import fuse
 
 Weight = Callable[[], Tensor]
 """Gives a frozen weight [out, in] in the compute dtype, unpacked anew where it is packed."""
@@ -31,25 +32,9 @@ def fuse_lora(model: PeftModel) -> int:
     fused = 0
     for layer in model.modules():
         if isinstance(layer, LoraLayer) and _is_plain(layer):
-            module: Any = layer
-            module.forward = _forward_of(module)
+            fuse(layer, _forward_of(layer))
             fused += 1
     return fused
-
-
-@contextmanager
-def unfused(model: nn.Module) -> Iterator[None]:
-    """Let PEFT's own layers run, which round as a reloaded adapter does.
-
-    In bf16 the two differ by as much as bf16 from fp32 (SmolLM2: 0.25 in logits of 7.8).
-    """
-    layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
-    fused = {layer: vars(layer).pop("forward") for layer in layers if "forward" in vars(layer)}
-    try:
-        yield
-    finally:
-        for layer, forward in fused.items():
-            layer.forward = forward
 
 
 def _is_plain(layer: LoraLayer) -> bool:

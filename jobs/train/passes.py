@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from raylora.jobs.data.batches import MicroBatch, join
 from raylora.jobs.data.examples import IGNORED, Example
 from raylora.jobs.train import collective
-from raylora.jobs.train.lora_linear import unfused
+from raylora.jobs.train.fusion import unfused
 
 _DUMMY = Example([0, 0], [IGNORED, 0])
 """Has a label, so that it goes through every layer."""

@@ -5,10 +5,11 @@ from transformers import PreTrainedModel
 
 from raylora.jobs.train.attention import use_packed_attention
 from raylora.jobs.train.lora_linear import fuse_lora
+from raylora.jobs.train.rms_norm import fuse_norms
 
 
 def prepare(model: PeftModel, base: PreTrainedModel, *, split_weights: bool = False) -> None:
-    """Let attention keep documents apart, and plain adapters run as one function each.
+    """Let attention keep documents apart, and plain adapters and norms run as one function each.
 
     With split_weights (ZeRO 3) a weight is whole only while its own layer runs, so layers stay as
     they are.
@@ -16,5 +17,6 @@ def prepare(model: PeftModel, base: PreTrainedModel, *, split_weights: bool = Fa
     use_packed_attention(base)
     if not split_weights:
         fuse_lora(model)
+        fuse_norms(model)
     # Dropout acts in train mode only; the frozen base of a causal model has none of its own.
     model.train()

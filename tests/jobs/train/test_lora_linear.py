@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from raylora.config.model_spec import ModelSpec
-from raylora.jobs.train.lora_linear import fuse_lora, unfused
+from raylora.jobs.train.lora_linear import fuse_lora
 from raylora.lora.base import load_base
 from raylora.lora.devices import pick
 from raylora.lora.sources import fetch
@@ -58,18 +58,6 @@ def assert_gives_what_peft_gives(model) -> None:
 @pytest.mark.parametrize("fields", [{}, {"attention_bias": True, "mlp_bias": True}])
 def test_gives_pefts_logits_and_gradients(fields):
     assert_gives_what_peft_gives(adapted(llama(**fields)))
-
-
-def test_pefts_own_layers_can_have_their_turn():
-    model = adapted(llama())
-    model.to(dtype=torch.bfloat16)
-    own, _ = outputs(model)
-    fuse_lora(model)
-    fused, _ = outputs(model)
-    with unfused(model):
-        again, _ = outputs(model)
-    assert torch.equal(again, own) and not torch.equal(fused, own)
-    assert torch.equal(outputs(model)[0], fused)
 
 
 def test_the_first_layer_needs_no_gradient_of_its_input():
