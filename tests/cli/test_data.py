@@ -48,17 +48,19 @@ def test_a_file_is_checked_under_the_defaults(asked: list[tuple[TrainSpec, list[
     assert words == ["--sample=5", "--preview=2"]
 
 
-@pytest.mark.parametrize("name", ["quickstart", "my.yaml"])
+@pytest.mark.parametrize(
+    ("name", "train"), [("quickstart", "bundled:home_requests/heldout"), ("my.yaml", "rows.jsonl")]
+)
 def test_a_config_is_checked_as_it_stands(
-    asked: list[tuple[TrainSpec, list[str]]], rows: Path, name: str
+    asked: list[tuple[TrainSpec, list[str]]], rows: Path, name: str, train: str
 ) -> None:
     (rows.parent / "my.yaml").write_text("data: {validation: null}", encoding="utf-8")
-    result = check(name, "data.train=rows.jsonl", "--all")
+    result = check(name, f"data.train={train}", "--all")
     assert result.exit_code == 0, result.output
     ((spec, words),) = asked
-    assert spec.data.train == "rows.jsonl"
+    assert spec.data.train == train
     assert words[-1] == "--all"
-    assert f"raylora plan {name} data.train=rows.jsonl" in result.stderr
+    assert f"raylora plan {name} data.train={train}" in result.stderr
 
 
 def test_a_wrong_setting_is_exit_5(rows: Path) -> None:

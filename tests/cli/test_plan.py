@@ -44,7 +44,7 @@ def test_it_names_what_would_start_and_makes_nothing(tmp_path: Path) -> None:
 
 def test_files_are_listed_with_their_sizes(tmp_path: Path) -> None:
     (tmp_path / "here" / "rows.jsonl").write_text("{}\n", encoding="utf-8")
-    (file,) = planned("data.train=rows.jsonl")["files"]
+    (file,) = planned("data.train=rows.jsonl", "data.validation=null")["files"]
     assert (file["key"], file["size"]) == ("data.train", 3)
     assert file["source"] == str(tmp_path / "here" / "rows.jsonl")
 

@@ -170,8 +170,8 @@ def test_a_dry_run_starts_nothing(fake: type[FakeClient], monkeypatch: pytest.Mo
             ("workers.num_workers=8", "training.micro_batch_size=1"),
             "8 workers with 1 CPU each and the cluster cannot hold them: it can hold 2",
         ),
-        (("data.train=nowhere.jsonl",), "there is no such file"),
-        (("data.train=big.jsonl",), "at most 50 MB"),
+        (("data.train=nowhere.jsonl", "data.validation=null"), "there is no such file"),
+        (("data.train=big.jsonl", "data.validation=null"), "at most 50 MB"),
         (("lora.r=0", "training.epochs=-1"), "2 problems"),
     ],
 )

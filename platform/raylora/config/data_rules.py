@@ -3,7 +3,19 @@
 from raylora.config.data_spec import Ingest, Order, Packing, Shape
 from raylora.config.rule import Rule
 
+BUNDLED = "bundled:"
+
 RULES: tuple[Rule, ...] = (
+    Rule(
+        "held-out rows of another task",
+        lambda s: (
+            (s.data.validation or "").startswith(BUNDLED)
+            and not any(part.source.startswith(BUNDLED) for part in s.data.sources)
+        ),
+        "data.validation holds rows of the bundled task, and data.train teaches another",
+        "name held-out rows of your own, or write data.validation=null, alone or with "
+        "data.validation_ratio=0.05",
+    ),
     Rule(
         "rows longer than the context",
         lambda s: s.data.max_length > s.model.max_length,

@@ -31,6 +31,7 @@ def judge(
     keys = keys_of(spec_type)
     data, missing = _set_missing_aside(data, source)
     problems += missing
+    blamed = {problem.key for problem in problems}
     suspects: set[str] = set()
     while True:
         try:
@@ -39,7 +40,7 @@ def judge(
         except ValidationError as error:
             bad = _bad_keys(error, keys)
             named = set(bad).union(*(entry.names for entry in bad.values()))
-            problems += _problems(bad, keys, data, source, suspects)
+            problems += _problems(bad, keys, data, source, suspects | blamed)
             if named <= suspects:
                 raise InvalidConfig(list(dict.fromkeys(problems))) from error
             suspects |= named
