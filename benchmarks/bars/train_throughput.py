@@ -26,7 +26,9 @@ from benchmarks.bars.train_job import TrainedJob, run_job
 
 ROUNDS = 3
 BATCH = 8
-STEPS = 11
+STEPS = 10
+WARM = 32
+"""Tokens of each row of the peers' first step."""
 RANK = 16
 HF = "HF Trainer fp32"
 TRL = {
@@ -61,7 +63,7 @@ def measure() -> Iterator[Bar]:
     base = smollm2()
     with sandbox() as box:
         box.raylora("cluster", "up").expect()
-        lengths = [chat_rows.SHORTEST] * BATCH + chat_rows.skewed_lengths(88)
+        lengths = [WARM] * BATCH + chat_rows.skewed_lengths(88)
         rows = chat_rows.write(box.folder, "skewed", lengths, base.tokenizer)
         for threads in (1, 2):
             yield from _bars(threads, _rounds(box, base, rows, threads), rows)

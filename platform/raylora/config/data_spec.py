@@ -112,8 +112,8 @@ class DataSpec(Spec):
     """Jinja over a row's columns that gives the user's message; with shape: template."""
     completion_template: str | None = None
     """Jinja over a row's columns that gives the answer; with shape: template."""
-    validation: NonEmpty | None = "bundled:home_requests/heldout"
-    """Held-out rows for validation and evaluation; null for none."""
+    validation: NonEmpty | None = None
+    """Held-out rows for validation and evaluation; null for none, or for one of the next two."""
     validation_split: NonEmpty | None = None
     """Hold out this split of the training source instead."""
     validation_ratio: float = Field(default=0.0, ge=0, lt=1)
