@@ -184,7 +184,11 @@ def test_a_stopped_run_is_killed_in_mlflow_too(make_spec, submit):
     assert get_run(uri_of(spec), run_id).summary.status == "KILLED"
 
 
-def test_a_run_validates_stops_early_and_keeps_its_best(make_spec, submit):
+def test_a_run_validates_stops_early_and_keeps_its_best(make_spec, submit, tmp_path):
+    # Long answers of letters that no training row has: the surer the model, the worse it gets.
+    contrary = json.dumps({"prompt": "on", "completion": "xyzw" * 8}) + "\n"
+    (tmp_path / "contrary.jsonl").write_text(2 * contrary, encoding="utf-8")
+    rows = {"train": make_spec(1).data.train, "validation": str(tmp_path / "contrary.jsonl")}
     training = {
         "max_steps": 40,
         "save_steps": 2,
@@ -192,12 +196,13 @@ def test_a_run_validates_stops_early_and_keeps_its_best(make_spec, submit):
         "validation_answers": 1,
         "early_stopping_patience": 1,
         "global_batch_size": 4,
-        "learning_rate": 10.0,  # so that it gets worse
+        "learning_rate": 1e-2,
     }
     # DoRA cannot share a batch, so it is judged merged; [1, 2] takes what there is room for.
     spec = make_spec(
         40,
         name="stopping",
+        data=rows,
         training=training,
         lora={"use_dora": True},
         workers={"num_workers": [1, 2]},
