@@ -27,7 +27,7 @@ from raylora.lora.base import load_base
 from raylora.lora.devices import pick
 
 PER_INTENT = 10
-EPOCHS = 3
+EPOCHS = 2
 BATCH = 16
 RATE = 1e-3
 SYSTEM = "Name the intent of the customer's message."
