@@ -57,14 +57,22 @@ class _Block:
         self._device = device
         self.bias = lru_cache(maxsize=2)(self._bias)
 
+    def queries(self, part: Tensor) -> Tensor:
+        """Of [kv heads, T, groups, size] what belongs to the block: [kv heads, rows, size]."""
+        return part[:, self.first : self.stop].flatten(1, 2)
+
+    def keys(self, part: Tensor) -> Tensor:
+        """The same for keys or values, [kv heads, T, 1, size]."""
+        return part[:, self.start : self.stop].flatten(1, 2)
+
     def _bias(self, window: int | None, groups: int, dtype: torch.dtype) -> Tensor:
-        """-inf for keys that a query must not see, else 0: [groups * queries, keys]."""
+        """-inf for keys that a query must not see, else 0: [queries * groups, keys]."""
         queries, keys = self.stop - self.first, self.stop - self.start
         key = torch.arange(keys, device=self._device)
         behind = key[keys - queries :, None] - key
         hidden = behind < 0 if window is None else (behind < 0) | (behind >= window)
         bias = torch.zeros(queries, keys, dtype=dtype, device=self._device)
-        return bias.masked_fill_(hidden, float("-inf")).repeat(groups, 1)
+        return bias.masked_fill_(hidden, float("-inf")).repeat_interleave(groups, 0)
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:
@@ -143,62 +151,49 @@ class _Attention(torch.autograd.Function):
         window: int | None,
         softcap: float | None,
     ) -> Tensor:
-        _, heads, length, size = query.shape
-        out = query.new_empty(1, length, heads, size)
+        _, kv_heads, length, size = key.shape
+        q, k, v = (_by_kv_head(part, kv_heads) for part in (query, key, value))
+        out = torch.empty_like(q)
         weights: list[Tensor] = []
         for block in documents.blocks:
-            q, k, v = _parts(block, query, key, value)
-            weight = _scores(q, k, block, scale, window, softcap).softmax(-1)
-            _place(out, block, weight @ v)
+            weight = _scores(block.queries(q), block.keys(k), block, scale, window, softcap)
+            weight = weight.softmax(-1)
+            torch.bmm(weight, block.keys(v), out=block.queries(out))
             weights.append(weight)
-        ctx.save_for_backward(query, key, value, *weights)
-        ctx.settings = (documents, scale, window, softcap)
-        return out
+        ctx.save_for_backward(q, k, v, *weights)
+        ctx.settings = (documents, scale, softcap)
+        return out.permute(1, 0, 2, 3).reshape(1, length, -1, size)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
-        query, key, value, *weights = ctx.saved_tensors
-        documents, scale, _, softcap = ctx.settings
-        d_query = torch.empty_like(query)
-        d_key, d_value = torch.zeros_like(key), torch.zeros_like(value)
+        q, k, v, *weights = ctx.saved_tensors
+        documents, scale, softcap = ctx.settings
+        grad = _by_kv_head(grads[0].transpose(1, 2), len(q))
+        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for block, weight in zip(documents.blocks, weights, strict=True):
-            q, k, v = _parts(block, query, key, value)
-            g = _grouped(grad[0].transpose(0, 1)[:, block.first : block.stop], len(k))
+            rows, keys, g = block.queries(q), block.keys(k), block.queries(grad)
             # weight * (d_weight - sum of weight * d_weight)
             d_scores: Tensor = torch.ops.aten._softmax_backward_data(
-                g @ v.transpose(1, 2), weight, -1, weight.dtype
+                g @ block.keys(v).transpose(1, 2), weight, -1, weight.dtype
             ).mul_(scale)
             if softcap is not None:
                 # Hidden keys have no weight, so what they are multiplied with does not matter.
-                capped = torch.tanh((q @ k.transpose(1, 2)) * (scale / softcap))
+                capped = torch.tanh((rows @ keys.transpose(1, 2)) * (scale / softcap))
                 d_scores *= 1 - capped**2
-            d_query[0, :, block.first : block.stop] = _ungrouped(d_scores @ k, query.shape[1])
-            d_key[0, :, block.start : block.stop] += d_scores.transpose(1, 2) @ q
-            d_value[0, :, block.start : block.stop] += weight.transpose(1, 2) @ g
-        return d_query, d_key, d_value, None, None, None, None
+            torch.bmm(d_scores, keys, out=block.queries(d_q))
+            block.keys(d_k).baddbmm_(d_scores.transpose(1, 2), rows)
+            block.keys(d_v).baddbmm_(weight.transpose(1, 2), g)
+        return *(_by_head(part) for part in (d_q, d_k, d_v)), None, None, None, None
 
 
-def _parts(
-    block: _Block, query: Tensor, key: Tensor, value: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries [kv heads, group * queries, size], keys and values [kv heads, keys, size]."""
-    k, v = (part[0, :, block.start : block.stop] for part in (key, value))
-    return _grouped(query[0, :, block.first : block.stop], len(k)), k, v
+def _by_kv_head(part: Tensor, kv_heads: int) -> Tensor:
+    """[1, heads, T, size] to [kv heads, T, groups, size], so that a block's rows are a view."""
+    return part[0].unflatten(0, (kv_heads, -1)).transpose(1, 2).contiguous()
 
 
-def _grouped(part: Tensor, kv_heads: int) -> Tensor:
-    heads, length, size = part.shape
-    return part.reshape(kv_heads, heads // kv_heads * length, size)
-
-
-def _ungrouped(part: Tensor, heads: int) -> Tensor:
-    kv_heads, rows, size = part.shape
-    return part.reshape(heads, rows * kv_heads // heads, size)
-
-
-def _place(out: Tensor, block: _Block, values: Tensor) -> None:
-    out[0, block.first : block.stop] = _ungrouped(values, out.shape[2]).transpose(0, 1)
+def _by_head(part: Tensor) -> Tensor:
+    """Back to [1, heads, T, size]."""
+    return part.transpose(1, 2).flatten(0, 1)[None]
 
 
 def _scores(
@@ -209,7 +204,7 @@ def _scores(
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    """Masked scores [kv heads, group * queries, keys]."""
+    """Masked scores [kv heads, queries * groups, keys]."""
     groups = q.shape[1] // (block.stop - block.first)
     bias = block.bias(window, groups, q.dtype)
     if softcap is None:

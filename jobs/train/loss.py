@@ -110,21 +110,17 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         grad = torch.empty_like(logits)
         total = torch.zeros((), dtype=torch.float32, device=logits.device)
-        for start in range(0, len(targets), ROWS):
-            rows = slice(start, start + ROWS)
-            scores = logits[rows].float()
-            target = targets[rows, None]
-            log_sum = scores.logsumexp(-1, keepdim=True)
-            losses = log_sum - scores.gather(1, target)
-            total += (losses[:, 0] * weights[rows]).sum()
-            probabilities = scores.sub_(log_sum).exp_()
-            one = torch.ones((), dtype=torch.float32, device=logits.device)
-            probabilities.scatter_add_(1, target, -one.expand(target.shape))
-            grad[rows] = probabilities.mul_(weights[rows, None])
+        parts = (x.split(ROWS) for x in (logits, grad, targets[:, None], weights[:, None]))
+        for scores, d_scores, target, weight in zip(*parts, strict=True):
+            logs = scores.log_softmax(-1, dtype=torch.float32)
+            total -= (logs.gather(1, target) * weight).sum()
+            probabilities = logs.exp_()
+            probabilities.scatter_add_(1, target, -torch.ones_like(weight))
+            d_scores.copy_(probabilities.mul_(weight))
         ctx.save_for_backward(grad)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = ctx.saved_tensors
-        return grad * grads[0].to(grad.dtype), None, None
+        return grad.mul_(grads[0].to(grad.dtype)), None, None
