@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,13 +89,17 @@ def own_environment() -> dict[str, str]:
 
 @contextmanager
 def sandbox() -> Iterator[Sandbox]:
-    """A temporary folder; whatever was started in it is killed afterwards."""
+    """A temporary folder; whatever was started in it is stopped afterwards."""
     # Ray's socket paths must stay under 107 bytes, hence the short prefix.
     folder = Path(tempfile.mkdtemp(prefix="rlb-"))
     box = Sandbox(folder)
     try:
         yield box
     finally:
+        if (box.home / "head").exists():
+            # A head that is killed leaves its temporary folder behind.
+            with suppress(subprocess.TimeoutExpired):
+                box.raylora("cluster", "down")
         kill(box.home)
         shutil.rmtree(folder, ignore_errors=True)
 
