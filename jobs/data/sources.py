@@ -12,14 +12,13 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from raylora.config.data_spec import SourceSpec
+from raylora.config.data_spec import BUNDLED, SourceSpec
 from raylora.errors import InvalidData
 from raylora.jobs.data import hub
 from raylora.jobs.data.lines import REMOTE, suffix_of
 from raylora.jobs.data.readers import READERS, read
 from raylora.jobs.data.records import Found
 
-BUNDLED: Final = "bundled:"
 FILE_SCHEME: Final = "file://"
 
 

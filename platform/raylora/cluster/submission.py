@@ -15,7 +15,7 @@ from raylora.cluster.job_info import JobInfo
 from raylora.cluster.job_record import JobRecord
 from raylora.cluster.jobs import RUN_ID, JobClient
 from raylora.config.compose import read_resolved, resolved_yaml
-from raylora.config.data_spec import DataSpec
+from raylora.config.data_spec import BUNDLED, DataSpec
 from raylora.config.model_spec import ModelSource
 from raylora.config.places import run_dir
 from raylora.config.serve_spec import ServeSpec
@@ -26,7 +26,7 @@ FINETUNE = "raylora.jobs.finetune"
 OUTPUTS = "raylora.outputs"
 HUB = "hub:"
 """Before a data set of the model hub."""
-NOT_SHIPPED = ("bundled:", "hub:")
+NOT_SHIPPED = (BUNDLED, "hub:")
 """Beginnings of data sources that are no files. file:// is read where the job runs, too."""
 
 SomeSpec = TypeVar("SomeSpec", TrainSpec, ServeSpec)

@@ -1,9 +1,7 @@
 """Rules about rows: how long, how many, how they are read."""
 
-from raylora.config.data_spec import Ingest, Order, Packing, Shape
+from raylora.config.data_spec import BUNDLED, Ingest, Order, Packing, Shape
 from raylora.config.rule import Rule
-
-BUNDLED = "bundled:"
 
 RULES: tuple[Rule, ...] = (
     Rule(

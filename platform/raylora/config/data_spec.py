@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from raylora.config.spec import NonEmpty, Spec
 
+BUNDLED = "bundled:"
+"""Begins the name of a source that ships with raylora."""
+
 
 class Shape(StrEnum):
     """How a row spells a conversation; docs/datasets.md shows each."""
