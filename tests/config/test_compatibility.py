@@ -67,7 +67,7 @@ BREAKS: dict[str, list[str]] = {
     "8-bit and paged optimizers under DeepSpeed": ["training.optimizer=adamw_8bit"],
     "paged optimizers without a GPU": [
         "training.optimizer=paged_adamw",
-        "workers.backend=torch",
+        "workers.zero_stage=0",
     ],
     "workers that share a GPU": ["workers.gpus_per_worker=0.5"],
     "warm-up into decay": [

@@ -38,18 +38,18 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "sharding without DeepSpeed",
         lambda s: (
-            s.workers.backend is Backend.TORCH and (s.workers.offload or s.workers.zero_stage == 3)
+            s.workers.backend is Backend.TORCH and (s.workers.offload or s.workers.zero_stage > 0)
         ),
         "workers.backend=torch keeps everything in each worker, unlike workers.offload and "
-        "workers.zero_stage=3",
-        "write workers.backend=deepspeed",
+        "workers.zero_stage",
+        "write workers.backend=auto, or workers.zero_stage=0 and workers.offload=false",
     ),
     Rule(
         "8-bit and paged optimizers under DeepSpeed",
         lambda s: s.training.optimizer is not Optimizer.ADAMW and s.workers.uses_deepspeed,
         "training.optimizer keeps its moments its own way, and DeepSpeed (workers.backend, "
         "workers.zero_stage) shards those of adamw",
-        "write workers.backend=torch, or training.optimizer=adamw",
+        "write workers.zero_stage=0 and workers.backend=auto, or training.optimizer=adamw",
     ),
     Rule(
         "paged optimizers without a GPU",
