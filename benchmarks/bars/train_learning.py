@@ -27,8 +27,8 @@ from raylora.lora.base import load_base
 from raylora.lora.devices import pick
 
 PER_INTENT = 10
-EPOCHS = 2
-BATCH = 16
+EPOCHS = 1
+BATCH = 8
 RATE = 1e-3
 SYSTEM = "Name the intent of the customer's message."
 NEW_TOKENS = 24

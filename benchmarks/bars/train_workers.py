@@ -25,7 +25,8 @@ def measure() -> Iterator[Bar]:
     plain: list[peer.Step] = []
     with sandbox() as box:
         box.raylora("cluster", "up").expect()
-        rows = chat_rows.write(box.folder, "workers", chat_rows.skewed_lengths(BATCH * STEPS), base.tokenizer)
+        lengths = chat_rows.skewed_lengths(BATCH * STEPS)
+        rows = chat_rows.write(box.folder, "workers", lengths, base.tokenizer)
         given = {"model": str(base.path), "tokens": str(rows.tokens), "batch": BATCH // 2}
         for _ in range(PAIRS):
             for workers, found in rates.items():
