@@ -66,11 +66,17 @@ class Reporter:
         self._tracker = Tracker(assignment)
 
     def resumed(self, step: int) -> None:
-        """Say so when this is not the first attempt, and forget metrics of steps to be redone."""
+        """Say so when this is not the first attempt, and forget metrics of steps to be redone.
+
+        Those of steps to be kept are logged again: a worker killed right after a checkpoint takes
+        what it had not sent yet with it. MLflow's run drops the points that it has.
+        """
         attempt = self._attempts.begin(step, self._size)
-        _keep_until(self._logs / METRICS, step)
-        _keep_until(self._logs / VALIDATIONS, step)
-        self._tracker.begin(step)
+        for line in _keep_until(self._logs / METRICS, step):
+            self._track_step(StepReport(**line))
+        for line in _keep_until(self._logs / VALIDATIONS, step):
+            del line["best"]
+            self._track_validation(Validation(**line))
         if attempt > 1:
             emit(RestartEvent(attempt=attempt - 1, resumed_step=step))
         if self._size < self._wanted:
@@ -81,14 +87,13 @@ class Reporter:
         """One event, one line, one point of each metric."""
         emit(StepEvent(**asdict(report)))
         _append(self._logs / METRICS, asdict(report))
-        self._tracker.log(_metrics(report), report.step)
+        self._track_step(report)
 
     def validated(self, validation: Validation, best: bool) -> None:
         """The same for a look at held-out rows."""
         emit(ValidationEvent(validation.step, validation.loss, validation.scores, best))
         _append(self._logs / VALIDATIONS, asdict(validation) | {"best": best})
-        scores = {f"validation_{name}": value for name, value in validation.scores.items()}
-        self._tracker.log({"validation_loss": validation.loss, **scores}, validation.step)
+        self._track_validation(validation)
 
     def warned(self, text: str) -> None:
         """A line in the log."""
@@ -107,6 +112,13 @@ class Reporter:
     def close(self) -> None:
         """Wait for what MLflow has not got yet."""
         self._tracker.close()
+
+    def _track_step(self, report: StepReport) -> None:
+        self._tracker.log(_metrics(report), report.step)
+
+    def _track_validation(self, validation: Validation) -> None:
+        scores = {f"validation_{name}": value for name, value in validation.scores.items()}
+        self._tracker.log({"validation_loss": validation.loss, **scores}, validation.step)
 
 
 def _smaller(micro_batch_size: int) -> str:
@@ -135,11 +147,12 @@ def _append(path: Path, line: dict[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def _keep_until(path: Path, step: int) -> None:
-    """Drop lines of later steps, and one that a killed worker left half written."""
+def _keep_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """The lines kept: later steps are dropped, and a line that a killed worker left half done."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        return
+        return []
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line[-1:] == "}"]
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    atomic.write_text(path, "".join(f"{line}\n" for line in kept))
+    kept = [content for content in map(json.loads, lines) if content["step"] <= step]
+    atomic.write_text(path, "".join(json.dumps(content) + "\n" for content in kept))
+    return kept

@@ -30,10 +30,6 @@ class Tracker:
         self._mlflow = _Mlflow(assignment)
         self._board = _Board(assignment.places.logs / TENSORBOARD)
 
-    def begin(self, step: int) -> None:
-        """Training goes on after `step`: what was drawn beyond it is hidden."""
-        self._board.after = step
-
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Log what was measured at a step; never waits."""
         self._submit(lambda: self._mlflow.run.log_metrics(metrics, step))
@@ -70,11 +66,10 @@ class _Mlflow:
 
 
 class _Board:
-    """TensorBoard's event files."""
+    """TensorBoard's event files: what earlier ones drew is hidden, to be drawn again."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.after = 0
 
     def draw(self, metrics: Mapping[str, float], step: int) -> None:
         for name, value in metrics.items():
@@ -90,7 +85,7 @@ class _Board:
     def _writer(self) -> "SummaryWriter":
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        return SummaryWriter(str(self._folder), purge_step=self.after + 1)
+        return SummaryWriter(str(self._folder), purge_step=0)
 
 
 def _log_failure(done: Future[None]) -> None:

@@ -92,3 +92,11 @@ def test_nothing_is_started_where_that_is_not_wanted(
     with pytest.raises(Unreachable) as caught:
         connect(None, start=False)
     assert caught.value.hint == "raylora cluster up"
+
+
+@pytest.mark.parametrize("answer", [(404, "no such page"), (500, {}), (200, {"status": "ok"})])
+def test_what_is_no_ray_head_is_said_to_be_none(answer, dashboard, no_token: Path) -> None:
+    url = dashboard(lambda *_: answer)
+    with pytest.raises(Unreachable, match=f"no Ray dashboard.*{answer[0]}") as caught:
+        connect(url)
+    assert caught.value.exit_code == ExitCode.UNREACHABLE

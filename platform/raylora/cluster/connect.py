@@ -35,7 +35,13 @@ def connect(address: str | None, *, start: bool = True) -> Cluster:
     error, with start=False). Raises Unreachable within 8 s, NotAuthorised, InvalidConfig.
     """
     cluster = _local(start) if address is None else _named(address)
-    request("GET", f"{cluster.dashboard_url}/api/version", headers=cluster.headers)
+    answer = request("GET", f"{cluster.dashboard_url}/api/version", headers=cluster.headers)
+    if '"ray_version"' not in answer.text:
+        raise Unreachable(
+            f"what answers at {cluster.dashboard_url} is no Ray dashboard (/api/version gave "
+            f"status {answer.status_code})",
+            hint="give the address of the head's dashboard, whose port is 8265 by default",
+        )
     return cluster
 
 

@@ -26,7 +26,7 @@ FINETUNE = "raylora.jobs.finetune"
 OUTPUTS = "raylora.outputs"
 HUB = "hub:"
 """Before a data set of the model hub."""
-NOT_SHIPPED = (BUNDLED, "hub:")
+NOT_SHIPPED = (BUNDLED, HUB)
 """Beginnings of data sources that are no files. file:// is read where the job runs, too."""
 
 SomeSpec = TypeVar("SomeSpec", TrainSpec, ServeSpec)
