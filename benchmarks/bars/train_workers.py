@@ -4,15 +4,14 @@ import statistics
 from collections.abc import Iterator
 
 from benchmarks.bars import chat_rows, peer
-from benchmarks.bars.bar import Bar, at_least, shown
+from benchmarks.bars.bar import Bar, at_least
 from benchmarks.bars.chat_rows import ChatRows
 from benchmarks.bars.sandbox import Sandbox, sandbox
 from benchmarks.bars.smollm2 import smollm2
 from benchmarks.bars.train_job import run_job
+from raylora.config.training_spec import TrainingSpec
 
 PAIRS = 3
-BATCH = 16
-"""Rows a step: Trainer's default of 8 a worker on two workers, full micro-batches on four."""
 STEPS = 7
 HALF_A_CPU = "workers.cpus_per_worker=0.5"
 """Where Ray is told to place four workers on two CPUs; each still has one thread."""
@@ -25,16 +24,16 @@ def measure() -> Iterator[Bar]:
     plain: list[peer.Step] = []
     with sandbox() as box:
         box.raylora("cluster", "up").expect()
-        lengths = chat_rows.skewed_lengths(BATCH * STEPS)
+        batch = TrainingSpec().global_batch_size
+        lengths = chat_rows.skewed_lengths(batch * STEPS)
         rows = chat_rows.write(box.folder, "workers", lengths, base.tokenizer)
-        given = {"model": str(base.path), "tokens": str(rows.tokens), "batch": BATCH // 2}
+        given = {"model": str(base.path), "tokens": str(rows.tokens), "batch": batch // 2}
         for _ in range(PAIRS):
             for workers, found in rates.items():
                 found.append(_ours(box, rows, workers))
             # transformers loads a model in the format it is stored in: bf16 here.
             steps = peer.run("hf_trainer", threads=None, workers=2, steps=3, dtype="auto", **given)
             plain.append(steps[-1])
-        fp32 = peer.run("hf_trainer", threads=None, workers=2, steps=2, dtype="fp32", **given)
     one, two, four = rates.values()
     row = ", ".join(f"{w}: {statistics.median(found):.0f}" for w, found in rates.items())
     yield at_least("2 workers over 1", _over(two, one), 1.7, "x", f"tokens/s at {row}")
@@ -48,7 +47,6 @@ def measure() -> Iterator[Bar]:
         f"torchrun bf16 {statistics.median(unset):.0f} tokens/s with OMP_NUM_THREADS unset, "
         f"{plain[0].threads} thread each as torchrun then sets it",
     )
-    yield shown("  2 workers over torchrun fp32", [statistics.median(two) / fp32[-1].rate], "x")
 
 
 def _ours(box: Sandbox, rows: ChatRows, workers: int) -> float:
@@ -56,7 +54,6 @@ def _ours(box: Sandbox, rows: ChatRows, workers: int) -> float:
         box,
         rows,
         f"workers.num_workers={workers}",
-        f"training.global_batch_size={BATCH}",
         f"training.max_steps={STEPS}",
         f"training.save_steps={STEPS}",
         *((HALF_A_CPU,) if workers > 2 else ()),

@@ -140,7 +140,9 @@ def test_people_see_the_resolved_spec_and_the_facts() -> None:
 def test_a_cluster_that_cannot_hold_it_is_said(dashboard: Any) -> None:
     node = {"node_ip": "10.0.0.1", "state": "ALIVE", "resources_total": {"CPU": 1.0}}
     dead = {"node_ip": "10.0.0.2", "state": "DEAD", "resources_total": {"CPU": 64.0}}
-    url = dashboard(lambda *_: (200, {"data": {"result": {"result": [node, dead]}}}))
+    nodes = {"data": {"result": {"result": [node, dead]}}}
+    version = {"ray_version": "2"}
+    url = dashboard(lambda _, path, __: (200, version if path == "/api/version" else nodes))
     facts = planned("--address", url, "outputs=/shared")["cluster"]
     assert facts["capacity"] == {"CPU": 1.0}
     assert "it can hold 1" in facts["problem"]

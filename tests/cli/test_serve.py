@@ -41,7 +41,8 @@ def serve(dashboard: Callable[..., str]):
 
     def run(details: dict[str, Any], *arguments: str):
         def answer(method: str, path: str, token: str | None) -> tuple[int, Any]:
-            return 200, details if path.startswith("/api/serve") else {"version": "4"}
+            version = {"version": "4", "ray_version": "2"}
+            return 200, details if path.startswith("/api/serve") else version
 
         address = dashboard(answer)
         return CliRunner().invoke(cli, ["serve", *arguments, "--address", address])

@@ -41,7 +41,7 @@ class TrainingSpec(Spec):
     """Passes over the training rows; ignored when max_steps is set."""
     max_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps in all; null derives it from epochs."""
-    global_batch_size: int = Field(default=8, ge=1)
+    global_batch_size: int = Field(default=16, ge=1)
     """Rows per optimizer step over all workers."""
     micro_batch_size: int = Field(default=4, ge=1)
     """Rows per forward pass of one worker at most."""
