@@ -32,7 +32,7 @@ from raylora.jobs.train.loss import SupervisedLoss
 from raylora.jobs.train.neftune import noise_on
 from raylora.jobs.train.outcome import Outcome
 from raylora.jobs.train.parameter_groups import parameter_groups
-from raylora.jobs.train.passes import unpacked
+from raylora.jobs.train.passes import OwnPasses, unpacked
 from raylora.jobs.train.prepare import prepare
 from raylora.jobs.train.utilisation import cost_of, matrix_peak
 from raylora.jobs.train.validation import Answers, HeldOut, NoValidation, Validator
@@ -144,11 +144,13 @@ def _backend(
 ) -> TrainingBackend:
     spec = assignment.spec
     workers, training = spec.workers, spec.training
-    prepare(model, base, split_weights=workers.uses_deepspeed and workers.zero_stage == 3)
+    route = prepare(model, base, split_weights=workers.splits_weights)
     if training.activation_checkpointing:
         base.activation_checkpointing_enable({"use_reentrant": False})
-    groups = parameter_groups(model, spec.lora, training.weight_decay)
-    backend, config = make_backend(SupervisedLoss(model, base), groups, training, workers, dtype)
+    groups = parameter_groups(dict(model.named_parameters()), spec.lora, training.weight_decay)
+    loss = SupervisedLoss(model, base)
+    passes = OwnPasses(loss, route)
+    backend, config = make_backend(loss, passes, groups, training, workers, dtype)
     if first and config:
         _write_json(assignment.places.metadata / DEEPSPEED_CONFIG, config)
     return backend

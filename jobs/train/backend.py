@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from raylora.config.training_spec import TrainingSpec
 from raylora.config.workers_spec import WorkersSpec
 from raylora.jobs.train.parameter_groups import ParameterGroup
+from raylora.jobs.train.passes import Passes
 
 State = Mapping[str, Tensor]
 """Of a run, by "PART/NAME": weight, exp_avg and exp_avg_sq of each trained parameter in fp32 and
@@ -53,8 +54,11 @@ class TrainingBackend(Protocol):
         """
         ...
 
-    def backward(self, inputs: Mapping[str, Tensor], scale: float) -> Tensor:
-        """Add the gradient of scale * forward(inputs); return that value."""
+    def backward(self, inputs: Mapping[str, Tensor], scale: float, seed: int) -> Tensor:
+        """Add the gradient of scale * forward(inputs); return that value.
+
+        The seed is that of dropout.
+        """
         ...
 
     def discard(self) -> None:
@@ -80,6 +84,7 @@ class TrainingBackend(Protocol):
 
 def make_backend(
     module: nn.Module,
+    passes: Passes,
     groups: Sequence[ParameterGroup],
     training: TrainingSpec,
     workers: WorkersSpec,
@@ -87,25 +92,36 @@ def make_backend(
 ) -> tuple[TrainingBackend, dict[str, Any]]:
     """What the spec asks for, and the configuration that DeepSpeed was given (empty for torch).
 
-    The forward pass of `module` gives a scalar; `dtype` is what its base computes in.
+    The forward pass of `module` gives a scalar, `passes` go through it; `dtype` is what its base
+    computes in.
     """
     if not workers.uses_deepspeed:
         from raylora.jobs.train.plain import PlainBackend
 
-        return PlainBackend(module, groups, training, dtype), {}
+        return PlainBackend(names_in(module), passes, groups, training, dtype), {}
     # Importing DeepSpeed takes 2 s of CPU.
     from raylora.jobs.train.deepspeed_engine import deepspeed_config
     from raylora.jobs.train.partitioned import PartitionedBackend
     from raylora.jobs.train.sharding import ShardedBackend
 
     config = deepspeed_config(training, workers, dtype)
-    kind = PartitionedBackend if workers.zero_stage == 3 else ShardedBackend
-    return kind(module, groups, config, dtype, cpu_comm_op=workers.cpu_comm_op), config
+    op = workers.cpu_comm_op
+    if workers.zero_stage == 3:
+        return PartitionedBackend(module, groups, config, cpu_comm_op=op), config
+    named = names_in(module)
+    return ShardedBackend(named, passes, groups, config, dtype, cpu_comm_op=op), config
 
 
-def trained_names(module: nn.Module, groups: Sequence[ParameterGroup]) -> dict[str, nn.Parameter]:
-    """Trained parameters by their name in the model that `module` wraps, in the groups' order."""
-    names = {id(p): name.removeprefix("model.") for name, p in module.named_parameters()}
+def names_in(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by their names in the model that `module` wraps."""
+    return {name.removeprefix("model."): p for name, p in module.named_parameters()}
+
+
+def in_groups_order(
+    parameters: Mapping[str, nn.Parameter], groups: Sequence[ParameterGroup]
+) -> dict[str, nn.Parameter]:
+    """Those that are in a group."""
+    names = {id(p): name for name, p in parameters.items()}
     return {names[id(p)]: p for group in groups for p in group["params"]}
 
 

@@ -78,18 +78,20 @@ class GradientStep:
         """None where memory ran out."""
         torch.manual_seed(seed)
         try:
-            return self._backward(batches, 1.0 / self._batches.supervised_weight(step))
+            return self._backward(batches, 1.0 / self._batches.supervised_weight(step), seed)
         except Exception as error:
             if self._backend.in_step or not backoff.is_out_of_memory(error):
                 raise
             return None
 
-    def _backward(self, batches: Sequence[MicroBatch], scale: float) -> Tensor:
+    def _backward(self, batches: Sequence[MicroBatch], scale: float, seed: int) -> Tensor:
         device = self._backend.device
         share = torch.zeros((), device=device)
-        for inputs, real in padded_with_dummies(batches, self._backend.in_step):
+        padded = padded_with_dummies(batches, self._backend.in_step)
+        for number, (inputs, real) in enumerate(padded):
+            own = hash((seed, number))
             with self._noise.over(inputs["lengths"]):
-                share += self._backend.backward(_on(device, inputs), scale * real)
+                share += self._backend.backward(_on(device, inputs), scale * real, own)
         return share
 
 

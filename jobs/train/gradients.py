@@ -6,7 +6,6 @@ is forgotten and done again. Adapters are small: 20 MB for SmolLM2 at rank 16.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,21 +19,19 @@ class LocalGradients:
     """The sum so far; `flat` is all of it, `views` the part of each parameter in its shape."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], device: torch.device) -> None:
-        self._parameters = list(parameters)
+        self.parameters = list(parameters)
         sizes = [p.numel() for p in parameters]
         self.flat = torch.zeros(sum(sizes), device=device)
         self.views = [
             part.view_as(p)
-            for part, p in zip(self.flat.split(sizes), self._parameters, strict=True)
+            for part, p in zip(self.flat.split(sizes), self.parameters, strict=True)
         ]
 
-    def add(self, loss: Tensor, loss_scale: float) -> None:
-        """Add the gradient of `loss`, computed on loss_scale times it."""
-        scaled = loss if loss_scale == 1.0 else loss * loss_scale
-        found: Any = torch.autograd.grad(scaled, self._parameters, allow_unused=True)
+    def add(self, found: Sequence[Tensor | None], factor: float) -> None:
+        """Add `factor` times the gradients of the parameters, None for those without one."""
         for view, gradient in zip(self.views, found, strict=True):
             if gradient is not None:
-                view.add_(gradient, alpha=1.0 / loss_scale)
+                view.add_(gradient, alpha=factor)
 
     def clear(self) -> None:
         """Begin anew."""

@@ -1,11 +1,12 @@
-"""A linear layer with its adapter as one differentiable function.
+"""A linear layer with the adapters of a pass as one differentiable function.
 
-y = x W' + s (x A') B' with W frozen (Hu et al., 2021). Autograd over PEFT's separate operations
-keeps two copies of the layer's output and adds them, forward and backward; here the adapter's
-product is added in place and only x and x A' are kept.
+y = x W' + s (x A') B' with W frozen (Hu et al., 2021), each token through the adapter of its part.
+Autograd over PEFT's separate operations keeps two copies of the layer's output and adds them,
+forward and backward; here the adapter's product is added in place and only x and x A' are kept.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,23 +17,21 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from raylora.jobs.train.fusion import fuse
+from raylora.jobs.train.route import Part, Route
 
 Weight = Callable[[], Tensor]
 """Gives a frozen weight [out, in] in the compute dtype, unpacked anew where it is packed."""
 
-ADAPTER = "default"
-"""PEFT's name of the one adapter that trains."""
 
+def fuse_lora(model: PeftModel, route: Route) -> int:
+    """Let the layers with plain adapters use it, along `route`; the number of them.
 
-def fuse_lora(model: PeftModel) -> int:
-    """Let the layers with a plain adapter use it; the number of them.
-
-    Left as they are: DoRA, dropout, and bases stored in other than 16, 32 or 4 bits.
+    Left as they are: DoRA, and bases stored in other than 16, 32 or 4 bits.
     """
     fused = 0
     for layer in model.modules():
         if isinstance(layer, LoraLayer) and _is_plain(layer):
-            fuse(layer, _forward_of(layer))
+            fuse(layer, _forward_of(layer, fused, route))
             fused += 1
     return fused
 
@@ -40,20 +39,50 @@ def fuse_lora(model: PeftModel) -> int:
 def _is_plain(layer: LoraLayer) -> bool:
     base: Any = layer.get_base_layer()
     return (
-        ADAPTER in layer.lora_A
-        and isinstance(layer.lora_dropout[ADAPTER], nn.Identity)
-        and not layer.use_dora.get(ADAPTER, False)
+        len(layer.lora_A) > 0
+        and not any(layer.use_dora.values())
         and (type(base) is nn.Linear or isinstance(base, Linear4bit))
     )
 
 
-def _forward_of(layer: Any) -> Callable[[Tensor], Tensor]:
+@dataclass(frozen=True)
+class _Share:
+    """What one part of a pass adds to a layer's output."""
+
+    tokens: slice
+    scale: float
+    dropout: float
+    kept: Callable[[Tensor], Tensor | None]
+    """Of the part's rows of x, the elements that dropout keeps."""
+
+    def dropped(self, rows: Tensor, kept: Tensor | None) -> Tensor:
+        """Elements that are not kept are 0, the others larger for it."""
+        return rows if kept is None else rows * (kept.to(rows.dtype) / (1 - self.dropout))
+
+
+def _forward_of(layer: Any, index: int, route: Route) -> Callable[[Tensor], Tensor]:
     base = layer.get_base_layer()
-    weight, scale = _weight(base), float(layer.scaling[ADAPTER])
-    a, b = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+    weight = _weight(base)
+
+    def share(part: Part) -> _Share:
+        dropout: Any = layer.lora_dropout[part.adapter]
+        rate = dropout.p if layer.training and isinstance(dropout, nn.Dropout) else 0.0
+        return _Share(
+            part.tokens,
+            float(layer.scaling[part.adapter]),
+            rate,
+            lambda rows: part.kept(index, rate, rows),
+        )
 
     def forward(x: Tensor) -> Tensor:
-        return _LoraLinear.apply(x, a.weight, b.weight, base.bias, weight, scale)
+        parts = route.parts
+        pairs = [
+            pair.weight
+            for part in parts
+            for pair in (layer.lora_A[part.adapter], layer.lora_B[part.adapter])
+        ]
+        shares = [share(part) for part in parts]
+        return _LoraLinear.apply(x, base.bias, weight, shares, *pairs)
 
     return forward
 
@@ -66,38 +95,59 @@ def _weight(base: Any) -> Weight:
 
 
 class _LoraLinear(torch.autograd.Function):
-    """[..., in] to [..., out]."""
+    """[..., in] to [..., out]; the pairs are A and B of each share in turn."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
-        a: Tensor,
-        b: Tensor,
         bias: Tensor | None,
         weight: Weight,
-        scale: float,
+        shares: Sequence[_Share],
+        *pairs: Tensor,
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        low = rows @ a.t()
         w = weight()
         y = rows @ w.t() if bias is None else torch.addmm(bias, rows, w.t())
-        y.addmm_(low, b.t(), alpha=scale)
-        ctx.save_for_backward(rows, low, a, b)
-        ctx.settings = (weight, scale)
+        lows: list[Tensor] = []
+        masks: list[Tensor | None] = []
+        for share, a, b in zip(shares, pairs[::2], pairs[1::2], strict=True):
+            own = rows[share.tokens]
+            kept = share.kept(own)
+            low = share.dropped(own, kept) @ a.t()
+            y[share.tokens].addmm_(low, b.t(), alpha=share.scale)
+            lows.append(low)
+            masks.append(kept)
+        ctx.save_for_backward(rows, *pairs, *lows, *masks)
+        ctx.settings = (weight, shares)
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        rows, low, a, b = ctx.saved_tensors
-        weight, scale = ctx.settings
+        weight, shares = ctx.settings
+        rows, *kept = ctx.saved_tensors
+        pairs, lows, masks = _split(kept, 2 * len(shares), len(shares))
         grad = grads[0].reshape(-1, grads[0].shape[-1])
-        d_low = (grad @ b) * scale
-        d_a = d_low.t() @ rows
-        d_b = (grad.t() @ low) * scale
-        d_x = None
-        if ctx.needs_input_grad[0]:
-            d_x = grad @ weight()
-            d_x.addmm_(d_low, a)
+        d_x = grad @ weight() if ctx.needs_input_grad[0] else None
+        d_pairs: list[Tensor] = []
+        parts = zip(shares, pairs[::2], pairs[1::2], lows, masks, strict=True)
+        for share, a, b, low, mask in parts:
+            own = grad[share.tokens]
+            d_low = (own @ b) * share.scale
+            d_pairs.append(d_low.t() @ share.dropped(rows[share.tokens], mask))
+            d_pairs.append((own.t() @ low) * share.scale)
+            if d_x is None:
+                continue
+            if mask is None:
+                d_x[share.tokens].addmm_(d_low, a)
+            else:
+                d_x[share.tokens] += share.dropped(d_low @ a, mask)
+        if d_x is not None:
             d_x = d_x.view(*grads[0].shape[:-1], -1)
-        return d_x, d_a, d_b, None, None, None
+        return d_x, None, None, None, *d_pairs
+
+
+def _split(
+    kept: Sequence[Any], pairs: int, lows: int
+) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor | None]]:
+    return kept[:pairs], kept[pairs : pairs + lows], kept[pairs + lows :]

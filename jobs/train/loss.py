@@ -6,6 +6,7 @@ nothing else. 2-D also keeps a frozen head on the plain matrix product; with a 3
 takes the batched one, which copies the head once per row.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -46,11 +47,13 @@ class SupervisedLoss(nn.Module):
         position_ids: Tensor,
         lengths: Tensor,
         weights: Tensor | None = None,
+        parts: Sequence[int] | None = None,
     ) -> Tensor:
         """Weighted sum of cross entropies over supervised positions, a float32 scalar.
 
         input_ids, labels, position_ids and weights are [1, length]: documents of the `lengths`
-        end to end, the first label of each IGNORED, so that none predicts the next one.
+        end to end, the first label of each IGNORED, so that none predicts the next one. With
+        `parts`, the tokens of each of several parts end to end, a sum for each: [parts].
         """
         decoder, logits = self._parts
         documents = Documents(tuple(lengths.tolist()), input_ids.device)
@@ -63,7 +66,11 @@ class SupervisedLoss(nn.Module):
         weight = torch.ones_like(targets, dtype=torch.float32)
         if weights is not None:
             weight = weights[0, at]
-        return _chunked(logits, hidden[at - 1], targets, weight)
+        if parts is None:
+            return _chunked(logits, hidden[at - 1], targets, weight)
+        sizes = [int(part.sum()) for part in supervised.split(list(parts))]
+        split = (x.split(sizes) for x in (hidden[at - 1], targets, weight))
+        return torch.stack([_chunked(logits, *part) for part in zip(*split, strict=True)])
 
 
 class _Logits:

@@ -1,5 +1,6 @@
 """Which parameters share a learning rate and a weight decay."""
 
+from collections.abc import Mapping
 from typing import TypedDict
 
 from torch import nn
@@ -16,15 +17,15 @@ class ParameterGroup(TypedDict):
 
 
 def parameter_groups(
-    model: nn.Module, lora: LoraSpec, weight_decay: float
+    parameters: Mapping[str, nn.Parameter], lora: LoraSpec, weight_decay: float
 ) -> list[ParameterGroup]:
-    """Every trained parameter in one group, in the model's order.
+    """Every parameter that is trained in one group, in their order.
 
     B learns `loraplus_lr_ratio` times as fast as the rest (LoRA+). Vectors (DoRA's magnitudes,
     norms and biases saved in full) do not decay: nothing but their size would be lost.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters.items():
         if parameter.requires_grad:
             scale = lora.loraplus_lr_ratio if ".lora_B." in name else 1.0
             # Partitioned by ZeRO 3 a parameter is empty and keeps its shape beside it.

@@ -18,7 +18,8 @@ from raylora.jobs.train.backend import (
     LOSS_SCALE,
     State,
     Stepped,
-    trained_names,
+    in_groups_order,
+    names_in,
 )
 from raylora.jobs.train.deepspeed_engine import make_engine, set_rate, steps_of
 from raylora.jobs.train.parameter_groups import ParameterGroup
@@ -38,19 +39,19 @@ class PartitionedBackend:
         module: nn.Module,
         groups: Sequence[ParameterGroup],
         config: Mapping[str, Any],
-        dtype: torch.dtype,
         *,
         cpu_comm_op: bool,
     ) -> None:
         self._module = module
-        self._parameters = trained_names(module, groups)
+        self._parameters = in_groups_order(names_in(module), groups)
         self._engine = make_engine(module, groups, config, cpu_comm_op=cpu_comm_op)
 
     @property
     def device(self) -> torch.device:
         return self._engine.device
 
-    def backward(self, inputs: Mapping[str, Tensor], scale: float) -> Tensor:
+    def backward(self, inputs: Mapping[str, Tensor], scale: float, seed: int) -> Tensor:
+        # Dropout is PEFT's here, which draws from torch's own generator.
         loss = self._engine(**inputs) * scale
         # DeepSpeed averages gradients over the workers; ours are parts of one sum.
         self._engine.backward(loss * dist.get_world_size(), scale_wrt_gas=False)

@@ -18,7 +18,7 @@ from raylora.jobs.train.backend import (
     LOSS_SCALE,
     State,
     Stepped,
-    trained_names,
+    in_groups_order,
 )
 from raylora.jobs.train.gradients import LocalGradients, LossScale
 from raylora.jobs.train.optimizer import (
@@ -29,7 +29,7 @@ from raylora.jobs.train.optimizer import (
     set_rate,
 )
 from raylora.jobs.train.parameter_groups import ParameterGroup
-from raylora.jobs.train.passes import evaluating
+from raylora.jobs.train.passes import Passes
 
 
 class PlainBackend:
@@ -39,19 +39,21 @@ class PlainBackend:
 
     def __init__(
         self,
-        module: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        passes: Passes,
         groups: Sequence[ParameterGroup],
         training: TrainingSpec,
         dtype: torch.dtype,
     ) -> None:
-        self._module = module
+        """`parameters` by their names in checkpoints."""
+        self._passes = passes
         self._training = training
-        self._parameters = trained_names(module, groups)
-        parameters = list(self._parameters.values())
-        self.device = parameters[0].device
+        self._parameters = in_groups_order(parameters, groups)
+        trained = list(self._parameters.values())
+        self.device = trained[0].device
         self._scale = LossScale(dtype)
-        self._gradients = LocalGradients(parameters, self.device)
-        self._weights = torch.cat([p.detach().reshape(-1).float() for p in parameters])
+        self._gradients = LocalGradients(trained, self.device)
+        self._weights = torch.cat([p.detach().reshape(-1).float() for p in trained])
         sizes = [sum(p.numel() for p in group["params"]) for group in groups]
         masters = [nn.Parameter(part) for part in self._weights.split(sizes)]
         for master, gradient in zip(masters, self._gradients.flat.split(sizes), strict=True):
@@ -60,10 +62,12 @@ class PlainBackend:
         self._optimizer = make_optimizer(masters, groups, training)
         self._steps = 0
 
-    def backward(self, inputs: Mapping[str, Tensor], scale: float) -> Tensor:
-        loss = self._module(**inputs) * scale
-        self._gradients.add(loss, self._scale.value)
-        return loss.detach()
+    def backward(self, inputs: Mapping[str, Tensor], scale: float, seed: int) -> Tensor:
+        factor = self._scale.value
+        parameters = self._gradients.parameters
+        loss, found = self._passes.gradients(inputs, scale * factor, parameters, seed)
+        self._gradients.add(found, 1.0 / factor)
+        return loss * scale
 
     def discard(self) -> None:
         self._gradients.clear()
@@ -86,8 +90,7 @@ class PlainBackend:
         return Stepped(norm)
 
     def evaluate(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        with evaluating(self._module):
-            return self._module(**inputs)
+        return self._passes.evaluate(inputs)
 
     def gather_state(self) -> State | None:
         if dist.get_rank() != 0:

@@ -22,12 +22,12 @@ from raylora.jobs.train.backend import (
     STATE_PARTS,
     State,
     Stepped,
-    trained_names,
+    in_groups_order,
 )
 from raylora.jobs.train.deepspeed_engine import make_engine, set_rate, steps_of
 from raylora.jobs.train.gradients import LocalGradients, LossScale
 from raylora.jobs.train.parameter_groups import ParameterGroup
-from raylora.jobs.train.passes import evaluating
+from raylora.jobs.train.passes import Passes
 
 
 class ShardedBackend:
@@ -37,19 +37,20 @@ class ShardedBackend:
 
     def __init__(
         self,
-        module: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        passes: Passes,
         groups: Sequence[ParameterGroup],
         config: Mapping[str, Any],
         dtype: torch.dtype,
         *,
         cpu_comm_op: bool,
     ) -> None:
-        self._module = module
-        self._parameters = list(trained_names(module, groups).items())
-        parameters = [p for _, p in self._parameters]
+        self._passes = passes
+        self._parameters = list(in_groups_order(parameters, groups).items())
+        trained = [p for _, p in self._parameters]
         self._scale = LossScale(dtype)
-        self._engine = make_engine(_Door(parameters), groups, config, cpu_comm_op=cpu_comm_op)
-        self._gradients = LocalGradients(parameters, self.device)
+        self._engine = make_engine(_Door(trained), groups, config, cpu_comm_op=cpu_comm_op)
+        self._gradients = LocalGradients(trained, self.device)
         self._adam: torch.optim.AdamW = self._engine.basic_optimizer
         self._max_grad_norm: float = config["gradient_clipping"]
         self._grad_norm = 0.0
@@ -64,10 +65,12 @@ class ShardedBackend:
     def device(self) -> torch.device:
         return self._engine.device
 
-    def backward(self, inputs: Mapping[str, Tensor], scale: float) -> Tensor:
-        loss = self._module(**inputs) * scale
-        self._gradients.add(loss, self._scale.value)
-        return loss.detach()
+    def backward(self, inputs: Mapping[str, Tensor], scale: float, seed: int) -> Tensor:
+        factor = self._scale.value
+        parameters = self._gradients.parameters
+        loss, found = self._passes.gradients(inputs, scale * factor, parameters, seed)
+        self._gradients.add(found, 1.0 / factor)
+        return loss * scale
 
     def discard(self) -> None:
         self._gradients.clear()
@@ -86,8 +89,7 @@ class ShardedBackend:
         return Stepped(float(self._engine.get_global_grad_norm() or self._grad_norm))
 
     def evaluate(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        with evaluating(self._module):
-            return self._module(**inputs)
+        return self._passes.evaluate(inputs)
 
     def gather_state(self) -> State | None:
         full = torch.zeros(len(STATE_PARTS), self._numel, device=self.device)

@@ -31,30 +31,35 @@ def attach(model: PreTrainedModel, spec: LoraSpec, seed: int) -> PeftModel:
     same seed gives the same A whatever was drawn before, and drawing disturbs no other stream.
     PiSSA and OLoRA change the base's weights. Raises InvalidConfig for names the base lacks.
     """
-    placed = place(model, spec)
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=spec.r,
-        lora_alpha=_as_declared(spec.lora_alpha),
-        lora_dropout=spec.lora_dropout,
-        target_modules=placed.targets,
-        rank_pattern=placed.ranks,
-        alpha_pattern=placed.alphas,
-        modules_to_save=placed.saved or None,
-        ensure_weight_tying=placed.tied,
-        use_rslora=spec.use_rslora,
-        use_dora=spec.use_dora,
-        init_lora_weights=_PEFTS_OWN.get(spec.init_lora_weights, True),
-        bias="none",
-    )
-    dtype = compute_dtype(model)
+    config = _config(model, spec)
     with _stream(seed, model.device):
         adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
-        for parameter in adapted.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.to(dtype)  # PEFT leaves fp32 on a 4-bit layer
+        _in_compute_dtype(adapted, starting.ADAPTER)
         setattr(adapted, _TAKEN, starting.start(adapted, spec))
     return adapted
+
+
+def attach_beside(adapted: PeftModel, spec: LoraSpec, seed: int, name: str) -> None:
+    """Put one more adapter on a base that has some, the same as `attach` would with this seed.
+
+    All of them require gradients. Not for PiSSA and OLoRA, which change the base, nor for LoftQ.
+    """
+    base: Any = adapted.get_base_model()
+    with _stream(seed, base.device):
+        adapted.add_adapter(name, _config(base, spec), autocast_adapter_dtype=False)
+    _in_compute_dtype(adapted, name)
+    for parameter_name, parameter in adapted.named_parameters():
+        if ".lora_" in parameter_name:
+            parameter.requires_grad_(True)  # PEFT leaves that to the active one
+
+
+def adapter_parameters(adapted: PeftModel, name: str) -> dict[str, torch.nn.Parameter]:
+    """A and B of one adapter, by their names in the model."""
+    return {
+        key: parameter
+        for key, parameter in adapted.named_parameters()
+        if f".lora_A.{name}." in key or f".lora_B.{name}." in key
+    }
 
 
 def save_adapter(
@@ -98,6 +103,33 @@ def save_adapter(
         if chat_template is not None:
             (staged / CHAT_TEMPLATE).write_text(chat_template, encoding="utf-8")
         manifest.write(staged, {"base": _identity(base), **lineage})
+
+
+def _config(model: PreTrainedModel, spec: LoraSpec) -> LoraConfig:
+    placed = place(model, spec)
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=spec.r,
+        lora_alpha=_as_declared(spec.lora_alpha),
+        lora_dropout=spec.lora_dropout,
+        target_modules=placed.targets,
+        rank_pattern=placed.ranks,
+        alpha_pattern=placed.alphas,
+        modules_to_save=placed.saved or None,
+        ensure_weight_tying=placed.tied,
+        use_rslora=spec.use_rslora,
+        use_dora=spec.use_dora,
+        init_lora_weights=_PEFTS_OWN.get(spec.init_lora_weights, True),
+        bias="none",
+    )
+
+
+def _in_compute_dtype(adapted: PeftModel, name: str) -> None:
+    causal: Any = adapted.get_base_model()
+    dtype = compute_dtype(causal)
+    for key, parameter in adapted.named_parameters():
+        if parameter.requires_grad and f".{name}" in key:
+            parameter.data = parameter.data.to(dtype)  # PEFT leaves fp32 on a 4-bit layer
 
 
 _PEFTS_OWN: Mapping[Init, Any] = {Init.GAUSSIAN: "gaussian", Init.ORTHOGONAL: "orthogonal"}

@@ -75,12 +75,15 @@ def compute_dtype(model: PreTrainedModel) -> torch.dtype:
 
 
 def linear_shapes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
-    """(out_features, in_features) of each linear layer by name, without the output head."""
+    """(out_features, in_features) of each linear layer by name, without the output head.
+
+    Adapters that are on them already count for nothing.
+    """
     head = model.get_output_embeddings()
     return {
-        name: (module.out_features, module.in_features)
+        name.removesuffix(".base_layer"): (module.out_features, module.in_features)
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
+        if isinstance(module, torch.nn.Linear) and module is not head and ".lora_" not in name
     }
 
 

@@ -7,6 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from raylora.config.model_spec import ModelSpec
 from raylora.jobs.train.lora_linear import fuse_lora
+from raylora.jobs.train.route import Route
 from raylora.lora.base import load_base
 from raylora.lora.devices import pick
 from raylora.lora.sources import fetch
@@ -48,7 +49,7 @@ def outputs(model) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 def assert_gives_what_peft_gives(model) -> None:
     expected, reference = outputs(model)
-    assert fuse_lora(model) == LAYERS
+    assert fuse_lora(model, Route()) == LAYERS
     logits, gradients = outputs(model)
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
     for ours, theirs in zip(gradients, reference, strict=True):
@@ -62,16 +63,16 @@ def test_gives_pefts_logits_and_gradients(fields):
 
 def test_the_first_layer_needs_no_gradient_of_its_input():
     model = adapted(llama())
-    fuse_lora(model)
+    fuse_lora(model, Route())
     outputs(model)
     embedded = model.get_input_embeddings()(torch.arange(4)[None])
     assert not embedded.requires_grad
 
 
-@pytest.mark.parametrize("config", [{"lora_dropout": 0.1}, {"use_dora": True}])
+@pytest.mark.parametrize("config", [{"use_dora": True}])
 def test_layers_that_are_not_plain_are_left_as_they_are(config):
     model = adapted(llama(), **config)
-    assert fuse_lora(model) == 0
+    assert fuse_lora(model, Route()) == 0
 
 
 def test_a_base_in_4_bits_gives_pefts_logits_and_gradients(tiny_base, tmp_path):
@@ -82,7 +83,7 @@ def test_a_base_in_4_bits_gives_pefts_logits_and_gradients(tiny_base, tmp_path):
 
 def test_activation_checkpointing_changes_nothing():
     model = adapted(llama())
-    fuse_lora(model)
+    fuse_lora(model, Route())
     expected, reference = outputs(model)
     base: Any = model.get_base_model()
     base.gradient_checkpointing_enable({"use_reentrant": False})

@@ -10,7 +10,7 @@ def groups_of(**fields: object):
     spec = LoraSpec.model_validate({"r": 4, **fields})
     model = attach(FAMILIES["llama"].make_model(), spec, seed=0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    groups = parameter_groups(model, spec, weight_decay=0.1)
+    groups = parameter_groups(dict(model.named_parameters()), spec, weight_decay=0.1)
     trained = [id(p) for p in model.parameters() if p.requires_grad]
     assert sorted(id(p) for group in groups for p in group["params"]) == sorted(trained)
     return [

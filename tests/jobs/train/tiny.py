@@ -32,6 +32,7 @@ from raylora.jobs.train.neftune import noise_on
 from raylora.jobs.train.observer import StepReport
 from raylora.jobs.train.outcome import Outcome
 from raylora.jobs.train.parameter_groups import ParameterGroup
+from raylora.jobs.train.passes import OwnPasses
 from raylora.jobs.train.prepare import prepare
 from raylora.jobs.train.utilisation import cost_of
 from raylora.jobs.train.validation import HeldOut, NoValidation, Validation, Validator
@@ -157,7 +158,6 @@ class TinyRun:
         base: Any = llama()
         model = with_lora(base.to(getattr(torch, self.dtype)), self.dropout)
         causal: Any = model.get_base_model()
-        prepare(model, causal, split_weights=self.workers.get("zero_stage") == 3)
         if self.spec.activation_checkpointing:
             causal.activation_checkpointing_enable({"use_reentrant": False})
         return model
@@ -166,11 +166,13 @@ class TinyRun:
         deepspeed_engine.KEPT_WHOLE = 40  # or stage 3 would split nothing of a tiny model
         causal: Any = model.get_base_model()
         workers = WorkersSpec.model_validate({"num_workers": self.world, **self.workers})
+        route = prepare(model, causal, split_weights=self.workers.get("zero_stage") == 3)
         module = SupervisedLoss(model, causal)
         if self.room is not None and self.room[0] == self.rank:
             module.register_forward_pre_hook(self._run_out, with_kwargs=True)
         dtype = getattr(torch, self.dtype)
-        return make_backend(module, self.groups(model), self.spec, workers, dtype)[0]
+        passes = OwnPasses(module, route)
+        return make_backend(module, passes, self.groups(model), self.spec, workers, dtype)[0]
 
     def groups(self, model: PeftModel) -> list[ParameterGroup]:
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
