@@ -1,5 +1,6 @@
 """Fixtures for every room: a random tiny Llama and its tokenizer, built in memory."""
 
+import importlib.util
 import json
 import os
 import socket
@@ -10,11 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from raylora.cluster import head, processes
@@ -102,6 +105,33 @@ def tiny_base(
         LlamaForCausalLM(tiny_config).save_pretrained(directory)
     tiny_tokenizer.save_pretrained(directory)
     return directory
+
+
+# --- Training without Ray: tiny runs (jobs/train/tiny.py), and a process group of one ------------
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    program = Path(__file__).parent / "jobs/train/tiny.py"
+    spec = importlib.util.spec_from_file_location("tiny", program)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tiny"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def process_group() -> Iterator[None]:
+    """A group of one; DeepSpeed keeps its own handle on it, so one serves all tests."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK="0", LOCAL_RANK="0", WORLD_SIZE="1"
+    )
+    dist.init_process_group("gloo")
+    yield
+    dist.destroy_process_group()
 
 
 # --- Clusters: one local head for the whole suite, and dashboards that are not there -------------

@@ -1,0 +1,101 @@
+"""SweepSpec: a TrainSpec, and which other settings of it are tried and compared."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from pydantic import Field
+
+from raylora.config.search_space import Domain
+from raylora.config.spec import NonEmpty, Spec
+from raylora.config.train_spec import TrainSpec
+
+
+class Searcher(StrEnum):
+    """Who proposes the next setting."""
+
+    GRID = "grid"
+    """Every combination, in order."""
+    RANDOM = "random"
+    TPE = "tpe"
+    """Tree-structured Parzen estimator, by Optuna: learns from the trials that have ended."""
+
+
+class Scheduler(StrEnum):
+    """Who ends trials early. Names are Ray Tune's."""
+
+    NONE = "none"
+    ASHA = "asha"
+    """Asynchronous successive halving (Li et al., 2018)."""
+    HYPERBAND = "hyperband"
+    MEDIAN = "median"
+    """Ends trials that are worse than the median of the others at the same step."""
+    PBT = "pbt"
+    """Population based training (Jaderberg et al., 2017): the worst go on from the best."""
+
+
+class Mode(StrEnum):
+    """Whether less or more is better."""
+
+    MIN = "min"
+    MAX = "max"
+
+
+class Execution(StrEnum):
+    """How trials share the cluster."""
+
+    AUTO = "auto"
+    """Fused where the trials allow it and memory suffices."""
+    FUSED = "fused"
+    """Many adapters on one base, in one forward and backward pass."""
+    ISOLATED = "isolated"
+    """Each trial with workers and a base of its own."""
+
+
+class FinishSpec(Spec):
+    """What becomes of the best trial."""
+
+    refit: bool = False
+    """Train its setting once more for all steps: for trials that a scheduler cut short."""
+    register_best: bool = Field(default=True, alias="register")
+    """Check its adapter and register it."""
+    alias: str | None = None
+    """Alias to move to the new version; null leaves aliases alone, but a first version's."""
+
+
+class SearchSpec(Spec):
+    """The search."""
+
+    space: Mapping[NonEmpty, Domain] = {}
+    """By key, such as lora.r, or by several with commas that move together."""
+    searcher: Searcher = Searcher.RANDOM
+    scheduler: Scheduler = Scheduler.ASHA
+    metric: NonEmpty = "loss"
+    """loss (of training), validation_loss, or validation/METRIC of evaluation.metrics."""
+    mode: Mode = Mode.MIN
+    trials: int | None = Field(default=8, ge=1)
+    """Settings to try; null with a grid is all of them."""
+    at_once: int | None = Field(default=None, ge=1)
+    """Trials that train at the same time; null is as many as the cluster holds."""
+    budget_minutes: float | None = Field(default=None, gt=0)
+    """No new trial begins after this, and running ones end."""
+    execution: Execution = Execution.AUTO
+    report_steps: int = Field(default=5, ge=1)
+    """Optimizer steps between looks of the scheduler."""
+    grace_steps: int = Field(default=10, ge=1)
+    """Steps that every trial may take before it can be ended."""
+    reduction_factor: float = Field(default=2, gt=1)
+    """ASHA and HyperBand keep one trial of so many at each rung."""
+    seed: int = Field(default=0, ge=0)
+    """Of the searcher; each trial's own is training.seed."""
+    on_finish: FinishSpec = FinishSpec()
+
+
+class SweepSpec(TrainSpec):
+    """`raylora sweep` runs exactly this."""
+
+    sweep: SearchSpec = SearchSpec()
+
+    @property
+    def base(self) -> TrainSpec:
+        """The setting that trials change."""
+        return TrainSpec.model_validate(self.model_dump(exclude={"sweep"}))
