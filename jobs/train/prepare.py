@@ -12,8 +12,8 @@ from raylora.jobs.train.route import Route
 def prepare(model: PeftModel, base: PreTrainedModel, *, split_weights: bool = False) -> Route:
     """Let attention keep documents apart, and plain adapters and norms run as one function each.
 
-    Adapters follow the route that is returned. With split_weights (ZeRO 3) a weight is whole only while its own layer runs, so layers stay as
-    they are.
+    Adapters follow the route that is returned. With split_weights (ZeRO 3) a weight is whole only
+    while its own layer runs, so layers stay as they are.
     """
     route = Route()
     use_packed_attention(base)

@@ -5,7 +5,7 @@ trial's adapter, and the frozen base sees one large batch. A trial's loss and gr
 that it would have alone, up to the rounding of larger matrix products.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
@@ -113,12 +113,13 @@ class SharedPasses:
         return self._module(**_joined(requests), parts=[r.tokens for r in requests])
 
 
-def _parts(requests: Sequence[PassRequest]) -> Iterator[Part]:
-    start = 0
-    for request in requests:
-        stop = start + request.tokens
-        yield Part(request.adapter, slice(start, stop), request.seed)
-        start = stop
+def _parts(requests: Sequence[PassRequest]) -> list[Part]:
+    """Which tokens of the joined row are whose."""
+    edges = pairwise([0, *accumulate(r.tokens for r in requests)])
+    return [
+        Part(request.adapter, slice(start, stop), request.seed)
+        for request, (start, stop) in zip(requests, edges, strict=True)
+    ]
 
 
 def _joined(requests: Sequence[PassRequest]) -> dict[str, Tensor]:

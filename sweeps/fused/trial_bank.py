@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-
 from peft import PeftModel
 from transformers import PreTrainedModel
 
@@ -28,7 +27,9 @@ MOST_TOKENS = 1024
 class TrialBank:
     """Adapters enter and leave; `passes` answers for those that are in."""
 
-    def __init__(self, base: PreTrainedModel, lora: LoraSpec, most_tokens: int = MOST_TOKENS) -> None:
+    def __init__(
+        self, base: PreTrainedModel, lora: LoraSpec, most_tokens: int = MOST_TOKENS
+    ) -> None:
         """`lora` says which layers are adapted: the same in all trials."""
         # PEFT has no model without an adapter: this one sees no token and is never trained.
         idle = lora.model_copy(update={"r": 1, "rank_pattern": {}, "alpha_pattern": {}})
@@ -66,5 +67,3 @@ class TrialBank:
         """Names of the trials that are in."""
         config: dict[str, Any] = self.model.peft_config
         return [name for name in config if name != "default"]
-
-

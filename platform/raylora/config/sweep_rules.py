@@ -25,9 +25,8 @@ def problems(base: TrainSpec, search: SearchSpec, source: str) -> list[Problem]:
     """Everything wrong with a search over the keys of `base`."""
     found: list[Problem] = []
     if not search.space:
-        found.append(
-            Problem(SPACE, "there is nothing to search", "Write lora.r: {choice: [8, 16]}.", source)
-        )
+        remedy = "Write lora.r: {choice: [8, 16]}."
+        found.append(Problem(SPACE, "there is nothing to search", remedy, source))
     for name, domain in search.space.items():
         found += _entry(base, search, name, domain, source)
     found += _twice(search, source)

@@ -11,7 +11,8 @@ def test_gradients_add_up_in_fp32_and_leave_the_parameters_alone():
     unused = torch.nn.Parameter(torch.ones(2))
     gradients = LocalGradients([weight, unused], weight.device)
     for factor in (256.0, 1.0):  # bf16 knows no 257
-        gradients.add((weight.float() * factor).sum(), loss_scale=4.0)
+        found = torch.autograd.grad((weight.float() * 4 * factor).sum(), weight)
+        gradients.add([*found, None], factor=0.25)
     assert gradients.views[0].tolist() == [257.0] * 3
     assert gradients.views[1].tolist() == [0.0] * 2
     assert weight.grad is None

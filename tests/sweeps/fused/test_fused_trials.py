@@ -66,7 +66,8 @@ def test_layers_that_are_computed_twice_drop_the_same(trials):
     twice = trials.spec(
         lora={"r": 4, "lora_dropout": 0.3}, training={"activation_checkpointing": True}
     )
-    assert_the_same(trials.alone(dropped), trials.together({"first": twice, "second": twice})["second"])
+    together = trials.together({"first": twice, "second": twice})
+    assert_the_same(trials.alone(dropped), together["second"])
 
 
 def test_validation_looks_at_each_trials_own_adapter(trials):
