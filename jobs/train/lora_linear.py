@@ -22,6 +22,8 @@ from raylora.jobs.train.route import Part, Route
 Weight = Callable[[], Tensor]
 """Gives a frozen weight [out, in] in the compute dtype, unpacked anew where it is packed."""
 
+_ALL = slice(None)
+
 
 def fuse_lora(model: PeftModel, route: Route) -> int:
     """Let the layers with plain adapters use it, along `route`; the number of them.
@@ -54,6 +56,10 @@ class _Share:
     dropout: float
     kept: Callable[[Tensor], Tensor | None]
     """Of the part's rows of x, the elements that dropout keeps."""
+
+    def of(self, rows: Tensor) -> Tensor:
+        """The part's rows, which share memory with `rows`."""
+        return rows if self.tokens == _ALL else rows[self.tokens]
 
     def dropped(self, rows: Tensor, kept: Tensor | None) -> Tensor:
         """Elements that are not kept are 0, the others larger for it."""
@@ -107,17 +113,16 @@ class _LoraLinear(torch.autograd.Function):
         *pairs: Tensor,
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        w = weight()
-        y = rows @ w.t() if bias is None else torch.addmm(bias, rows, w.t())
         lows: list[Tensor] = []
         masks: list[Tensor | None] = []
-        for share, a, b in zip(shares, pairs[::2], pairs[1::2], strict=True):
-            own = rows[share.tokens]
-            kept = share.kept(own)
-            low = share.dropped(own, kept) @ a.t()
-            y[share.tokens].addmm_(low, b.t(), alpha=share.scale)
-            lows.append(low)
-            masks.append(kept)
+        for share, a in zip(shares, pairs[::2], strict=True):
+            own = share.of(rows)
+            masks.append(share.kept(own))
+            lows.append(share.dropped(own, masks[-1]) @ a.t())
+        w = weight()
+        y = rows @ w.t() if bias is None else torch.addmm(bias, rows, w.t())
+        for share, low, b in zip(shares, lows, pairs[1::2], strict=True):
+            share.of(y).addmm_(low, b.t(), alpha=share.scale)
         ctx.save_for_backward(rows, *pairs, *lows, *masks)
         ctx.settings = (weight, shares)
         return y.view(*x.shape[:-1], -1)
@@ -128,23 +133,22 @@ class _LoraLinear(torch.autograd.Function):
         rows, *kept = ctx.saved_tensors
         pairs, lows, masks = _split(kept, 2 * len(shares), len(shares))
         grad = grads[0].reshape(-1, grads[0].shape[-1])
-        d_x = grad @ weight() if ctx.needs_input_grad[0] else None
+        d_lows: list[Tensor] = []
         d_pairs: list[Tensor] = []
-        parts = zip(shares, pairs[::2], pairs[1::2], lows, masks, strict=True)
-        for share, a, b, low, mask in parts:
-            own = grad[share.tokens]
-            d_low = (own @ b) * share.scale
-            d_pairs.append(d_low.t() @ share.dropped(rows[share.tokens], mask))
+        for share, b, low, mask in zip(shares, pairs[1::2], lows, masks, strict=True):
+            own = share.of(grad)
+            d_lows.append((own @ b) * share.scale)
+            d_pairs.append(d_lows[-1].t() @ share.dropped(share.of(rows), mask))
             d_pairs.append((own.t() @ low) * share.scale)
-            if d_x is None:
-                continue
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, *d_pairs
+        d_x = grad @ weight()
+        for share, a, d_low, mask in zip(shares, pairs[::2], d_lows, masks, strict=True):
             if mask is None:
-                d_x[share.tokens].addmm_(d_low, a)
+                share.of(d_x).addmm_(d_low, a)
             else:
-                d_x[share.tokens] += share.dropped(d_low @ a, mask)
-        if d_x is not None:
-            d_x = d_x.view(*grads[0].shape[:-1], -1)
-        return d_x, None, None, None, *d_pairs
+                share.of(d_x).add_(share.dropped(d_low @ a, mask))
+        return d_x.view(*grads[0].shape[:-1], -1), None, None, None, *d_pairs
 
 
 def _split(
