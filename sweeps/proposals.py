@@ -60,8 +60,14 @@ def settings(space: Space, drawn: Drawn) -> dict[str, Any]:
     for name, domain in space.items():
         if domain.times is not None and domain.times[0] in found:
             key, factor = domain.times
-            found |= dict.fromkeys(keys_in(name), found[key] * factor)
+            found |= dict.fromkeys(keys_in(name), _product(found[key], factor))
     return found
+
+
+def _product(value: Any, factor: float) -> float:
+    """2 times rank 8 is 16 and not 16.0, which no integer key takes."""
+    product = value * factor
+    return int(product) if isinstance(value, int) and product == int(product) else product
 
 
 def _in_order(space: Space) -> Iterator[tuple[str, Domain]]:

@@ -17,7 +17,7 @@ from raylora.errors import InvalidConfig, Problem
 FIXED = ("name", "outputs", "tracking", "evaluation")
 """What all trials share, or they could not be compared: keys and sections."""
 SPACE = "sweep.space"
-LOSS, VALIDATION_LOSS, SCORE = "loss", "validation_loss", "validation/"
+LOSS, VALIDATION_LOSS, SCORE = "loss", "validation_loss", "validation_"
 """Metrics that a trial reports."""
 
 
@@ -30,6 +30,7 @@ def problems(base: TrainSpec, search: SearchSpec, source: str) -> list[Problem]:
     for name, domain in search.space.items():
         found += _entry(base, search, name, domain, source)
     found += _twice(search, source)
+    found += _following(search, source)
     found += _metric(base, search, source)
     found += _searcher(search, source)
     return found
@@ -48,6 +49,13 @@ def with_settings(base: TrainSpec, settings: Mapping[str, Any]) -> TrainSpec:
         )
         shown = ", ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())
         raise InvalidConfig([Problem(SPACE, f"{shown}: {said}", "Leave it out.", "")]) from error
+
+
+def changed(base: TrainSpec, trial: TrainSpec) -> dict[str, Any]:
+    """The keys in which a trial differs from its base, as overrides of `raylora submit`."""
+    ours, theirs = trial.model_dump(mode="json"), base.model_dump(mode="json")
+    leaves = keys_of(TrainSpec).leaves
+    return {key: get(ours, key) for key in leaves if get(ours, key) != get(theirs, key)}
 
 
 def _entry(
@@ -114,6 +122,32 @@ def _twice(search: SearchSpec, source: str) -> Iterator[Problem]:
             seen.add(key)
 
 
+def _following(search: SearchSpec, source: str) -> Iterator[Problem]:
+    """A key can follow one that is drawn, and is a number."""
+    drawn = {
+        key: domain
+        for name, domain in search.space.items()
+        if domain.times is None
+        for key in keys_in(name)
+    }
+    for name, domain in search.space.items():
+        for key in _followed(domain):
+            if key not in drawn:
+                yield Problem(
+                    f"{SPACE}.{name}",
+                    f"{key} is not searched, so there is nothing to follow",
+                    f"Write choice, or add {key} to sweep.space.",
+                    source,
+                )
+            elif drawn[key].when and drawn[key].when != domain.when:
+                yield Problem(
+                    f"{SPACE}.{name}",
+                    f"{key} is searched under a condition that {name} does not have",
+                    "Give both the same `when`.",
+                    source,
+                )
+
+
 def _metric(base: TrainSpec, search: SearchSpec, source: str) -> Iterator[Problem]:
     metric, training = search.metric, base.training
     scores = [f"{SCORE}{name}" for name in base.evaluation.metrics]
@@ -176,10 +210,3 @@ def _searcher(search: SearchSpec, source: str) -> Iterator[Problem]:
 
 def _shown(value: Any) -> str:
     return json.dumps(value)
-
-
-def changed(base: TrainSpec, trial: TrainSpec) -> dict[str, Any]:
-    """The keys in which a trial differs from its base, as overrides of `raylora submit`."""
-    ours, theirs = trial.model_dump(mode="json"), base.model_dump(mode="json")
-    leaves = keys_of(TrainSpec).leaves
-    return {key: get(ours, key) for key in leaves if get(ours, key) != get(theirs, key)}

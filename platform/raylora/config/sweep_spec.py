@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from raylora.config.search_space import Domain
 from raylora.config.spec import NonEmpty, Spec
@@ -54,6 +54,9 @@ class Execution(StrEnum):
 class FinishSpec(Spec):
     """What becomes of the best trial."""
 
+    # `register` is a method of every class that has an abstract base.
+    model_config = ConfigDict(serialize_by_alias=True)
+
     refit: bool = False
     """Train its setting once more for all steps: for trials that a scheduler cut short."""
     register_best: bool = Field(default=True, alias="register")
@@ -70,7 +73,7 @@ class SearchSpec(Spec):
     searcher: Searcher = Searcher.RANDOM
     scheduler: Scheduler = Scheduler.ASHA
     metric: NonEmpty = "loss"
-    """loss (of training), validation_loss, or validation/METRIC of evaluation.metrics."""
+    """loss (of training), validation_loss, or validation_METRIC of evaluation.metrics."""
     mode: Mode = Mode.MIN
     trials: int | None = Field(default=8, ge=1)
     """Settings to try; null with a grid is all of them."""

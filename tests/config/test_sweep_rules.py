@@ -1,0 +1,152 @@
+"""A search is refused with everything that is wrong with it, before anything starts."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from raylora.config.compose import read_resolved, resolved_yaml
+from raylora.config.search_space import Domain
+from raylora.config.sweep_rules import changed, problems, with_settings
+from raylora.config.sweep_spec import SweepSpec
+from raylora.errors import InvalidConfig
+
+TRAIN: dict[str, Any] = {"data": {"train": "rows.jsonl", "validation": "held_out.jsonl"}}
+RANKS = {"lora.r": {"choice": [4, 8]}}
+
+
+def sweep(space: dict[str, Any] = RANKS, **search: Any) -> SweepSpec:
+    training = search.pop("training", {})
+    fields = {**TRAIN, "training": training, "sweep": {"space": space, **search}}
+    return SweepSpec.model_validate(fields)
+
+
+def found(spec: SweepSpec) -> dict[str, str]:
+    return {p.key: p.message for p in problems(spec.base, spec.sweep, "sweep.yaml")}
+
+
+def test_a_search_that_can_be_run_has_no_problems():
+    space = {
+        "lora.r": {"choice": [4, 8, 64]},
+        "lora.lora_alpha": {"times": ["lora.r", 2]},
+        "training.learning_rate": {"loguniform": [1e-5, 1e-3]},
+        "training.lr_scheduler, training.warmup_ratio": {
+            "choice": [["linear", 0.05], ["cosine", 0.1]]
+        },
+        "training.neftune_noise_alpha": {
+            "uniform": [1, 10],
+            "when": {"training.lr_scheduler": "cosine"},
+        },
+    }
+    assert found(sweep(space)) == {}
+
+
+@pytest.mark.parametrize(
+    ("domain", "says"),
+    [
+        ({"uniform": [0.3, 0.1]}, "is reversed; write \\[0.1, 0.3\\]"),
+        ({"uniform": [0.1, 0.1]}, "is empty"),
+        ({"loguniform": [0, 1]}, "has no logarithm"),
+        ({"integers": [4, 64, 0]}, "leads nowhere"),
+        ({"quniform": [0, 1, -0.1]}, "leads nowhere"),
+        ({"choice": []}, "at least 1 item"),
+        ({}, "found none; write exactly one of choice, grid"),
+        ({"choice": [1], "grid": [2]}, "found choice, grid"),
+        ({"chioce": [1]}, "not permitted"),
+    ],
+)
+def test_a_domain_without_values_is_refused(domain: dict[str, Any], says: str):
+    with pytest.raises(ValidationError, match=says):
+        Domain.model_validate(domain)
+
+
+@pytest.mark.parametrize(
+    ("space", "key", "says"),
+    [
+        ({}, "sweep.space", "nothing to search"),
+        ({"lora.rnak": {"choice": [8]}}, "lora.rnak", "no such key"),
+        ({"lora": {"choice": [8]}}, "lora", "is a section"),
+        ({"name": {"choice": ["a", "b"]}}, "name", "is the same in all trials"),
+        ({"lora.r": {"choice": [8, 0]}}, "sweep.space.lora.r", "greater than or equal to 1"),
+        ({"lora.r": {"choice": [8, "many"]}}, "sweep.space.lora.r", "valid integer"),
+        (
+            {"training.learning_rate": {"uniform": [-1, 1]}},
+            "sweep.space.training.learning_rate",
+            "greater than 0",
+        ),
+        (
+            {"lora.r, lora.lora_alpha": {"choice": [[8, 16], 4]}},
+            "sweep.space.lora.r, lora.lora_alpha",
+            "found 4 for 2 keys that move together",
+        ),
+        (
+            {"lora.lora_alpha": {"times": ["lora.r", 2]}},
+            "sweep.space.lora.lora_alpha",
+            "lora.r is not searched",
+        ),
+        (
+            {**RANKS, "lora.r, lora.lora_alpha": {"choice": [[8, 16]]}},
+            "sweep.space.lora.r, lora.lora_alpha",
+            "lora.r is searched twice",
+        ),
+    ],
+)
+def test_a_space_that_does_not_fit_the_spec_is_refused(space: dict[str, Any], key: str, says: str):
+    assert says in found(sweep(space))[key]
+
+
+@pytest.mark.parametrize(
+    ("search", "key", "says"),
+    [
+        ({"metric": "accuracy"}, "sweep.metric", "no trial reports accuracy"),
+        ({"metric": "validation_loss"}, "sweep.metric", "training.validation_steps is null"),
+        (
+            {
+                "metric": "validation_exact_match",
+                "training": {"validation_steps": 25},
+            },
+            "sweep.metric",
+            "training.validation_answers is 0",
+        ),
+        ({"trials": None}, "sweep.trials", "has no end of its own"),
+        ({"searcher": "tpe", "scheduler": "pbt"}, "sweep.scheduler", "pbt changes settings"),
+        (
+            {"searcher": "grid", "space": {"training.learning_rate": {"uniform": [0.1, 0.2]}}},
+            "sweep.searcher",
+            "a grid needs values that can be counted",
+        ),
+        (
+            {"searcher": "tpe", "space": {"lora.r": {"grid": [4, 8]}}},
+            "sweep.searcher",
+            "is a grid",
+        ),
+    ],
+)
+def test_a_search_that_cannot_work_is_refused(search: dict[str, Any], key: str, says: str):
+    assert says in found(sweep(**search))[key]
+
+
+def test_everything_is_said_at_once():
+    spec = sweep({"lora.rnak": {"choice": [8]}, "lora.r": {"choice": [0]}}, metric="accuracy")
+    assert found(spec).keys() == {"lora.rnak", "sweep.space.lora.r", "sweep.metric"}
+
+
+def test_a_trial_is_the_base_with_other_values_and_can_be_told_from_it():
+    base = sweep().base
+    settings = {"lora.r": 4, "training.learning_rate": 0.01}
+    trial = with_settings(base, settings)
+    assert trial.lora.r == 4 and trial.data == base.data
+    assert changed(base, trial) == settings
+
+
+def test_values_that_do_not_go_together_are_no_trial():
+    base = sweep().base
+    with pytest.raises(InvalidConfig, match="lora.r=0"):
+        with_settings(base, {"lora.r": 0})
+
+
+def test_a_resolved_sweep_is_read_back_as_it_was(tmp_path):
+    spec = sweep(on_finish={"register": False, "alias": "champion"})
+    path = tmp_path / "spec.yaml"
+    path.write_text(resolved_yaml(spec), encoding="utf-8")
+    assert read_resolved(path, SweepSpec) == spec
