@@ -1,9 +1,7 @@
-"""What the first worker tells the world: events for the log, JSON lines, MLflow, TensorBoard."""
+"""What the first worker tells the world: events for the log of the job, and the run's log."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import ray.train
 
@@ -17,15 +15,9 @@ from raylora.cluster.events import (
 )
 from raylora.jobs.assignment import Assignment
 from raylora.jobs.attempts import Attempts
-from raylora.jobs.tracker import Tracker
+from raylora.jobs.run_log import RunLog
 from raylora.jobs.train.observer import StepReport
 from raylora.jobs.train.validation import Validation
-from raylora.lora import atomic
-
-METRICS = "metrics.jsonl"
-"""In the run's logs: one line a logging interval, each step once."""
-VALIDATIONS = "validations.jsonl"
-"""In the run's logs: one line a look at held-out rows."""
 
 
 class Follower:
@@ -59,24 +51,15 @@ class Reporter:
 
     def __init__(self, assignment: Assignment, attempts: Attempts, micro_batch_size: int) -> None:
         """`micro_batch_size` is what this attempt begins with."""
-        self._logs = assignment.places.logs
+        self._log = RunLog(assignment)
         self._attempts = attempts
         self._wanted = assignment.spec.training.micro_batch_size
         self._size = micro_batch_size
-        self._tracker = Tracker(assignment)
 
     def resumed(self, step: int) -> None:
-        """Say so when this is not the first attempt, and forget metrics of steps to be redone.
-
-        Those of steps to be kept are logged again: a worker killed right after a checkpoint takes
-        what it had not sent yet with it. MLflow's run drops the points that it has.
-        """
+        """Say so when this is not the first attempt."""
         attempt = self._attempts.begin(step, self._size)
-        for line in _keep_until(self._logs / METRICS, step):
-            self._track_step(StepReport(**line))
-        for line in _keep_until(self._logs / VALIDATIONS, step):
-            del line["best"]
-            self._track_validation(Validation(**line))
+        self._log.begin(step)
         if attempt > 1:
             emit(RestartEvent(attempt=attempt - 1, resumed_step=step))
         if self._size < self._wanted:
@@ -84,16 +67,14 @@ class Reporter:
         emit(StageEvent("train"))
 
     def stepped(self, report: StepReport) -> None:
-        """One event, one line, one point of each metric."""
+        """One event, and what the log keeps."""
         emit(StepEvent(**asdict(report)))
-        _append(self._logs / METRICS, asdict(report))
-        self._track_step(report)
+        self._log.step(report)
 
     def validated(self, validation: Validation, best: bool) -> None:
         """The same for a look at held-out rows."""
         emit(ValidationEvent(validation.step, validation.loss, validation.scores, best))
-        _append(self._logs / VALIDATIONS, asdict(validation) | {"best": best})
-        self._track_validation(validation)
+        self._log.validation(validation, best)
 
     def warned(self, text: str) -> None:
         """A line in the log."""
@@ -106,19 +87,12 @@ class Reporter:
 
     def saved(self, step: int, checkpoint: Path) -> None:
         """Ray gets the numbers alone: the checkpoint is where it belongs already."""
-        self._tracker.flush()
+        self._log.flush()
         ray.train.report({"step": step, "checkpoint": str(checkpoint)})
 
     def close(self) -> None:
         """Wait for what MLflow has not got yet."""
-        self._tracker.close()
-
-    def _track_step(self, report: StepReport) -> None:
-        self._tracker.log(_metrics(report), report.step)
-
-    def _track_validation(self, validation: Validation) -> None:
-        scores = {f"validation_{name}": value for name, value in validation.scores.items()}
-        self._tracker.log({"validation_loss": validation.loss, **scores}, validation.step)
+        self._log.close()
 
 
 def _smaller(micro_batch_size: int) -> str:
@@ -127,32 +101,3 @@ def _smaller(micro_batch_size: int) -> str:
         f"memory ran out: forward passes take {micro_batch_size} {noun} now, at the same global "
         "batch"
     )
-
-
-def _metrics(report: StepReport) -> dict[str, float]:
-    """MLflow's and TensorBoard's names of what changes from step to step."""
-    return {
-        "loss": report.loss,
-        "learning_rate": report.learning_rate,
-        "grad_norm": report.grad_norm,
-        "tokens_per_second": report.tokens_per_second,
-        "supervised_tokens_per_second": report.supervised_tokens_per_second,
-        "mfu": report.mfu,
-        "memory_bytes": float(report.memory_bytes),
-    }
-
-
-def _append(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def _keep_until(path: Path, step: int) -> list[dict[str, Any]]:
-    """The lines kept: later steps are dropped, and a line that a killed worker left half done."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return []
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line[-1:] == "}"]
-    kept = [content for content in map(json.loads, lines) if content["step"] <= step]
-    atomic.write_text(path, "".join(json.dumps(content) + "\n" for content in kept))
-    return kept

@@ -11,7 +11,8 @@ from raylora.config.places import run_dir
 from raylora.config.train_spec import TrainSpec
 from raylora.jobs.assignment import Assignment
 from raylora.jobs.attempts import Attempts
-from raylora.jobs.reporter import METRICS, VALIDATIONS, Reporter
+from raylora.jobs.reporter import Reporter
+from raylora.jobs.run_log import METRICS, VALIDATIONS
 from raylora.jobs.tracker import TENSORBOARD
 from raylora.jobs.train.observer import StepReport
 from raylora.jobs.train.validation import Validation

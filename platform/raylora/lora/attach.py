@@ -68,12 +68,14 @@ def save_adapter(
     base: LocalModel,
     lineage: Mapping[str, Any],
     *,
+    name: str = starting.ADAPTER,
     state: Mapping[str, Tensor] | None = None,
     chat_template: str | None = None,
 ) -> None:
     """Write weights, config and manifest to `directory`, complete or not at all.
 
-    What is written fits the base as it was before `attach`. `state` holds the trained tensors by
+    What is written fits the base as it was before `attach`. `name` is the adapter's in the model.
+    `state` holds the trained tensors by
     parameter name where they are not those in the model (such as gathered ones); `chat_template`
     is kept where it is not the tokenizer's own. The lineage is kept in raylora.json beside the
     base's id and revision.
@@ -83,9 +85,10 @@ def save_adapter(
     tensors: dict[str, Tensor] = get_peft_model_state_dict(
         model,
         state_dict=_by_every_name(model, state),
+        adapter_name=name,
         save_embedding_layers=False,  # "auto" asks the model hub whether the vocabulary grew
     )
-    config = model.peft_config[starting.ADAPTER].to_dict()
+    config = model.peft_config[name].to_dict()
     config["target_modules"] = sorted(config["target_modules"])
     config.pop("modules_to_tie", None)  # PEFT finds them again
     # clone: a head that is the embeddings is one tensor under two names, as PEFT reads them

@@ -1,0 +1,91 @@
+"""What is kept of a run's numbers: JSON lines, MLflow's run, TensorBoard; each step once."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from raylora.jobs.assignment import Assignment
+from raylora.jobs.tracker import Tracker
+from raylora.jobs.train.observer import StepReport
+from raylora.jobs.train.validation import Validation
+from raylora.lora import atomic
+
+METRICS = "metrics.jsonl"
+"""In the run's logs: one line a logging interval, each step once."""
+VALIDATIONS = "validations.jsonl"
+"""In the run's logs: one line a look at held-out rows."""
+
+
+class RunLog:
+    """Written by the first worker."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._logs = assignment.places.logs
+        self._tracker = Tracker(assignment)
+
+    def begin(self, step: int) -> None:
+        """Forget steps to be redone, and log again those that are kept.
+
+        A worker killed right after a checkpoint takes with it what it had not sent yet. MLflow's
+        run drops the points that it has.
+        """
+        for line in _keep_until(self._logs / METRICS, step):
+            self._track_step(StepReport(**line))
+        for line in _keep_until(self._logs / VALIDATIONS, step):
+            del line["best"]
+            self._track_validation(Validation(**line))
+
+    def step(self, report: StepReport) -> None:
+        """One line, one point of each metric."""
+        _append(self._logs / METRICS, asdict(report))
+        self._track_step(report)
+
+    def validation(self, validation: Validation, best: bool) -> None:
+        """The same for a look at held-out rows."""
+        _append(self._logs / VALIDATIONS, asdict(validation) | {"best": best})
+        self._track_validation(validation)
+
+    def flush(self) -> None:
+        """Have everything so far stored soon."""
+        self._tracker.flush()
+
+    def close(self) -> None:
+        """Wait for what MLflow has not got yet."""
+        self._tracker.close()
+
+    def _track_step(self, report: StepReport) -> None:
+        self._tracker.log(_metrics(report), report.step)
+
+    def _track_validation(self, validation: Validation) -> None:
+        scores = {f"validation_{name}": value for name, value in validation.scores.items()}
+        self._tracker.log({"validation_loss": validation.loss, **scores}, validation.step)
+
+
+def _metrics(report: StepReport) -> dict[str, float]:
+    """MLflow's and TensorBoard's names of what changes from step to step."""
+    return {
+        "loss": report.loss,
+        "learning_rate": report.learning_rate,
+        "grad_norm": report.grad_norm,
+        "tokens_per_second": report.tokens_per_second,
+        "supervised_tokens_per_second": report.supervised_tokens_per_second,
+        "mfu": report.mfu,
+        "memory_bytes": float(report.memory_bytes),
+    }
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _keep_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """The lines kept: later steps are dropped, and a line that a killed worker left half done."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return []
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line[-1:] == "}"]
+    kept = [content for content in map(json.loads, lines) if content["step"] <= step]
+    atomic.write_text(path, "".join(json.dumps(content) + "\n" for content in kept))
+    return kept
