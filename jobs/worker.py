@@ -1,7 +1,5 @@
 """One Ray Train worker: the numeric core with Ray, the run's folders and MLflow around it."""
 
-import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +11,17 @@ from peft import PeftModel
 from torch import distributed as dist
 from transformers import PreTrainedModel
 
-import raylora
 from raylora.cluster.events import StageEvent, emit
 from raylora.config.places import cache
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import RayloraError
 from raylora.jobs import probe
 from raylora.jobs.answering import HeldOutAnswers
-from raylora.jobs.assignment import PROBE, Assignment, spec_sha256
+from raylora.jobs.assignment import Assignment
 from raylora.jobs.attempts import Attempts
 from raylora.jobs.data.training_data import TrainingData, training_data
 from raylora.jobs.reporter import Follower, Reporter
+from raylora.jobs.saving import Trained, save_trained, write_json
 from raylora.jobs.train import backoff, collective
 from raylora.jobs.train.backend import TrainingBackend, make_backend, weights_of
 from raylora.jobs.train.checkpoint import Checkpoints
@@ -36,16 +34,13 @@ from raylora.jobs.train.passes import OwnPasses, unpacked
 from raylora.jobs.train.prepare import prepare
 from raylora.jobs.train.utilisation import cost_of, matrix_peak
 from raylora.jobs.train.validation import Answers, HeldOut, NoValidation, Validator
-from raylora.lora import atomic
-from raylora.lora.attach import attach, save_adapter
+from raylora.lora.attach import attach
 from raylora.lora.base import compute_dtype, load_base, load_tokenizer
 from raylora.lora.devices import pick
 from raylora.lora.sources import LocalModel, fetch
 
 DEEPSPEED_CONFIG = "deepspeed.json"
 """In the run's metadata: what DeepSpeed was given."""
-DATA_REPORT = "data.json"
-"""In the run's metadata: what became of the rows."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +147,7 @@ def _backend(
     passes = OwnPasses(loss, route)
     backend, config = make_backend(loss, passes, groups, training, workers, dtype)
     if first and config:
-        _write_json(assignment.places.metadata / DEEPSPEED_CONFIG, config)
+        write_json(assignment.places.metadata / DEEPSPEED_CONFIG, config)
     return backend
 
 
@@ -185,46 +180,23 @@ def _agreed(prepare: Callable[[], Prepared]) -> Prepared:
 
 
 def _save_adapter(assignment: Assignment, prepared: Prepared, outcome: Outcome) -> None:
-    """Write the finished adapter, and what it must give when it is loaded again.
-
-    Every worker calls it: weights may be spread over all of them.
-    """
-    spec, places = assignment.spec, assignment.places
+    """Every worker calls it: weights may be spread over all of them."""
+    data = prepared.data
     state = prepared.setup.backend.gather_state()
     with unpacked(prepared.base, prepared.implementation):
-        recording = probe.record(prepared.model, prepared.data.sample.input_ids)
-    if state is None:
-        return
-    recording.write(places.metadata / PROBE)
-    _write_json(places.metadata / DATA_REPORT, prepared.data.report().as_dict())
-    shutil.rmtree(places.adapter, ignore_errors=True)  # of an attempt that ended after this point
-    save_adapter(
-        prepared.model,
-        places.adapter,
-        prepared.local,
-        {
-            "run_id": assignment.run_id,
-            "mlflow_run_id": assignment.mlflow_run_id,
-            "spec_sha256": spec_sha256(spec),
-            "data": {
-                "source": spec.data.train_label,
-                "sha256": prepared.data.digest,
-                "system_prompt": spec.data.system_prompt,
-            },
-            "quantization": spec.model.quantization.value,
-            "steps": outcome.steps,
-            "kept_step": outcome.kept_step,
-            "raylora": raylora.__version__,
-        },
-        state=weights_of(state),
-        chat_template=prepared.chat_template,
-    )
+        recording = probe.record(prepared.model, data.sample.input_ids)
+    if state is not None:
+        trained = Trained(
+            prepared.model,
+            prepared.local,
+            data,
+            recording,
+            prepared.chat_template,
+            state=weights_of(state),
+        )
+        save_trained(assignment, trained, outcome)
 
 
 def _say(first: bool, stage: str, detail: str) -> None:
     if first:
         emit(StageEvent(stage, detail))
-
-
-def _write_json(path: Path, content: object) -> None:
-    atomic.write_text(path, json.dumps(content, indent=2) + "\n")

@@ -43,6 +43,11 @@ class Conductor:
         """What each player waits for; absent before its first turn."""
 
     @property
+    def names(self) -> list[str]:
+        """Of the trials that are in."""
+        return list(self._players)
+
+    @property
     def waiting(self) -> dict[str, Any]:
         """Reports of the trials that wait for permission."""
         asked = self._asked.items()
@@ -64,6 +69,9 @@ class Conductor:
 
     def stop(self, name: str) -> list[Finished]:
         """End a trial where it stands; it cleans up before this returns."""
+        if name not in self._asked:  # it has not begun
+            del self._players[name]
+            return [Finished(name, Ended(error=Stopped()))]
         return self._resume(name, Stopped())
 
     def round(self) -> list[Finished]:

@@ -15,6 +15,7 @@ from raylora.jobs.train.parameter_groups import parameter_groups
 from raylora.jobs.train.passes import Passes
 from raylora.jobs.train.plain import PlainBackend
 from raylora.jobs.train.prepare import prepare
+from raylora.jobs.train.route import ALONE
 from raylora.lora.attach import adapter_parameters, attach, attach_beside
 from raylora.lora.base import compute_dtype
 from raylora.sweeps.fused.shared_passes import SharedPasses
@@ -44,7 +45,7 @@ class TrialBank:
         attach_beside(self.model, spec.lora, spec.training.seed, name)
         own = adapter_parameters(self.model, name)
         groups = parameter_groups(own, spec.lora, spec.training.weight_decay)
-        canonical = {key.replace(f".{name}.", ".default."): p for key, p in own.items()}
+        canonical = {key.replace(f".{name}.", f".{ALONE}."): p for key, p in own.items()}
         return PlainBackend(canonical, passes, groups, spec.training, self._dtype)
 
     def leave(self, name: str) -> None:
@@ -59,6 +60,7 @@ class TrialBank:
         try:
             yield self.model
         finally:
+            self.model.set_adapter(ALONE)
             for parameter, was in required.items():
                 parameter.requires_grad_(was)
 
@@ -66,4 +68,4 @@ class TrialBank:
     def adapters(self) -> list[str]:
         """Names of the trials that are in."""
         config: dict[str, Any] = self.model.peft_config
-        return [name for name in config if name != "default"]
+        return [name for name in config if name != ALONE]

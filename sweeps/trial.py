@@ -1,0 +1,102 @@
+"""One trial in a slot: the ordinary training loop, which asks before it goes on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from raylora.config.sweep_rules import LOSS
+from raylora.jobs.train.observer import StepReport
+from raylora.jobs.train.validation import Validation
+from raylora.sweeps.fused.conductor import Permission
+from raylora.sweeps.fused.player import Player
+
+
+class Log(Protocol):
+    """Keeps a trial's numbers: a RunLog, or nothing."""
+
+    def begin(self, step: int) -> None:
+        """Training goes on after `step`."""
+        ...
+
+    def step(self, report: StepReport) -> None:
+        """A logging interval is over."""
+        ...
+
+    def validation(self, validation: Validation, best: bool) -> None:
+        """Held-out rows were looked at."""
+        ...
+
+    def flush(self) -> None:
+        """Have everything so far stored soon."""
+        ...
+
+    def close(self) -> None:
+        """Wait for what is not stored yet."""
+        ...
+
+
+class NoLog:
+    """Of workers other than the first."""
+
+    def begin(self, step: int) -> None: ...
+    def step(self, report: StepReport) -> None: ...
+    def validation(self, validation: Validation, best: bool) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a trial asks permission with."""
+
+    step: int
+    metrics: Mapping[str, float]
+
+
+class TrialObserver:
+    """Keeps the numbers of a trial, and waits for permission after each report."""
+
+    def __init__(self, player: Player, log: Log, metric: str, report_steps: int) -> None:
+        """`report_steps` counts where the metric is the loss of training."""
+        self._player = player
+        self._log = log
+        self._metric = metric
+        self._report_steps = report_steps
+        self.progress = Progress(0, {})
+        """As of now."""
+
+    def resumed(self, step: int) -> None:
+        """See Observer."""
+        self._log.begin(step)
+
+    def stepped(self, report: StepReport) -> None:
+        """See Observer."""
+        self._log.step(report)
+        self._learn(report.step, {"loss": report.loss, "grad_norm": report.grad_norm})
+        if self._metric == LOSS and report.step % self._report_steps == 0:
+            self._ask()
+
+    def validated(self, validation: Validation, best: bool) -> None:
+        """See Observer."""
+        self._log.validation(validation, best)
+        scores = {f"validation_{name}": value for name, value in validation.scores.items()}
+        self._learn(validation.step, {"validation_loss": validation.loss, **scores})
+        if self._metric != LOSS:
+            self._ask()
+
+    def warned(self, text: str) -> None:
+        """See Observer."""
+
+    def backed_off(self, micro_batch_size: int) -> None:
+        """See Observer."""
+
+    def saved(self, step: int, checkpoint: Path) -> None:
+        """See Observer."""
+        self._log.flush()
+
+    def _learn(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.progress = Progress(step, {**self.progress.metrics, **metrics})
+
+    def _ask(self) -> None:
+        self._player.ask(Permission(self.progress))
