@@ -83,6 +83,8 @@ class _Slot:
         return self._over(self._conductor.permit(name))
 
     def end(self, name: str) -> list[TrialReport]:
+        if name not in self._conductor.names:  # its last report crossed the order
+            return []
         self._told.discard(name)
         return self._over(self._conductor.stop(name))
 
