@@ -6,8 +6,9 @@ Light on purpose: the driver imports this, and torch and transformers are for th
 import os
 import secrets
 import signal
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 from raylora.config.workers_spec import WorkersSpec
 from raylora.errors import InsufficientResources, JobFailed, RayloraError
@@ -23,14 +24,17 @@ ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
 """Ray Train reads these in the driver; its other limits come with the job."""
+Work: TypeAlias = Callable[[dict[str, Any]], Any]
+"""What each worker does."""
 START_ATTEMPTS = 60
 """A job waits an hour for a busy cluster; one that is too small is refused at once."""
 
 
-def run_workers(assignment: Assignment) -> Outcome:
-    """Train to the end, through up to workers.max_failures losses of workers.
+def run_workers(assignment: Assignment, work: Work | None = None, **given: Any) -> Any:
+    """Train to the end, through up to workers.max_failures losses of workers; the Outcome.
 
-    Raises what the workers found wrong, or JobFailed when they were lost too often.
+    Other `work` than fine-tuning may be given, with what it needs besides "assignment". Raises
+    what the workers found wrong, or JobFailed when they were lost too often.
     """
     os.environ.update(ENVIRONMENT)
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -41,8 +45,8 @@ def run_workers(assignment: Assignment) -> Outcome:
     workers = assignment.spec.workers
     _refuse_impossible(workers)
     trainer = TorchTrainer(
-        _work,
-        train_loop_config={"assignment": assignment},
+        work or _finetune,
+        train_loop_config={"assignment": assignment, **given},
         scaling_config=ScalingConfig(
             num_workers=workers.num_workers,
             use_gpu=workers.gpus_per_worker > 0,
@@ -78,7 +82,7 @@ def run_workers(assignment: Assignment) -> Outcome:
     return result
 
 
-def _work(config: dict[str, Any]) -> Outcome | RayloraError:
+def _finetune(config: dict[str, Any]) -> Outcome | RayloraError:
     assignment: Assignment = config["assignment"]
     enter(assignment.spec)
     from raylora.jobs.worker import train_worker

@@ -51,7 +51,7 @@ def make_trial(tiny_base: Path, tmp_path: Path) -> Callable[..., Begin]:
             }
         )
         places = run_dir(tmp_path, "e", name)
-        for folder in (places.artifacts, places.checkpoints, places.logs, places.metadata):
+        for folder in places.working:
             folder.mkdir(parents=True)
         uri = f"sqlite:///{tmp_path}/mlflow.db"
         run = open_run(uri, "e", name, name, params={}, tags={})

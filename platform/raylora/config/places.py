@@ -58,6 +58,11 @@ class RunPlaces:
         """Resolved spec, lineage and results as JSON."""
         return self.root / "metadata"
 
+    @property
+    def working(self) -> tuple[Path, ...]:
+        """The folders that have to be there when training begins."""
+        return self.artifacts, self.checkpoints, self.logs, self.metadata
+
 
 def run_dir(outputs: str | Path, experiment: str, run_id: str) -> RunPlaces:
     """The folders of a run below the outputs folder."""

@@ -10,7 +10,7 @@ from raylora.config.dotted import get, put
 from raylora.config.judge import unknown_key
 from raylora.config.schema import keys_of
 from raylora.config.search_space import Domain, Value, keys_in, settled
-from raylora.config.sweep_spec import Scheduler, Searcher, SearchSpec
+from raylora.config.sweep_spec import Searcher, SearchSpec
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import InvalidConfig, Problem
 
@@ -185,25 +185,11 @@ def _searcher(search: SearchSpec, source: str) -> Iterator[Problem]:
             f"Write choice for {endless[0]}, or sweep.searcher=random.",
             source,
         )
-    if search.searcher is Searcher.TPE and any(d.grid for d in search.space.values()):
-        yield Problem(
-            "sweep.searcher",
-            "tpe chooses by itself, and a domain of the space is a grid",
-            "Write choice instead of grid, or sweep.searcher=random.",
-            source,
-        )
     if search.trials is None and search.searcher is not Searcher.GRID:
         yield Problem(
             "sweep.trials",
             f"{search.searcher} has no end of its own",
             "Write a number of trials, or sweep.searcher=grid.",
-            source,
-        )
-    if search.scheduler is Scheduler.PBT and search.searcher is Searcher.TPE:
-        yield Problem(
-            "sweep.scheduler",
-            "pbt changes settings itself, which leaves nothing to sweep.searcher=tpe",
-            "Write sweep.searcher=random, or another scheduler.",
             source,
         )
 

@@ -16,8 +16,6 @@ class Searcher(StrEnum):
     GRID = "grid"
     """Every combination, in order."""
     RANDOM = "random"
-    TPE = "tpe"
-    """Tree-structured Parzen estimator, by Optuna: learns from the trials that have ended."""
 
 
 class Scheduler(StrEnum):
@@ -29,8 +27,6 @@ class Scheduler(StrEnum):
     HYPERBAND = "hyperband"
     MEDIAN = "median"
     """Ends trials that are worse than the median of the others at the same step."""
-    PBT = "pbt"
-    """Population based training (Jaderberg et al., 2017): the worst go on from the best."""
 
 
 class Mode(StrEnum):

@@ -1,0 +1,53 @@
+"""A program that drives a job on the cluster: its arguments, its errors, its end."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from raylora.config.places import new_run_id
+from raylora.errors import ExitCode, RayloraError
+
+
+def drive(
+    program: str, act: Callable[[Path, str], object], argv: Sequence[str] | None = None
+) -> int:
+    """Call `act` with the spec's file and the run's id; the exit code of its first error.
+
+    stdout carries the events, stderr what went wrong.
+    """
+    parser = argparse.ArgumentParser(prog=program)
+    parser.add_argument("spec", type=Path)
+    parser.add_argument("--run-id", default=None)
+    arguments = parser.parse_args(argv)
+    # Ray would fold lines that look alike, and the events of two steps do.
+    os.environ["RAY_DEDUP_LOGS"] = "0"
+    try:
+        act(arguments.spec, arguments.run_id or new_run_id())
+    except RayloraError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error.message}\n")
+        if error.hint:
+            sys.stderr.write(f"hint: {error.hint}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("the job was stopped\n")
+        return ExitCode.INTERRUPTED
+    return ExitCode.OK
+
+
+def connect() -> None:
+    """Connect to the cluster that the job runs on; from then on SIGTERM is KeyboardInterrupt."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(address="auto", log_to_driver=True)
+    # After ray.init, which sets a handler of its own.
+    signal.signal(signal.SIGTERM, _stop)
+
+
+def _stop(signum: int, frame: object) -> NoReturn:
+    """A stopped job gets SIGTERM. While Ray waits it lets no other exception than this through."""
+    raise KeyboardInterrupt

@@ -1,0 +1,69 @@
+"""Makes an adapter that has passed its checks a version of its name."""
+
+import raylora
+from raylora.cluster.events import ResultEvent, StageEvent, emit
+from raylora.jobs.assignment import (
+    ADAPTER,
+    BASE,
+    EVALUATION,
+    Assessment,
+    Assignment,
+    spec_sha256,
+)
+from raylora.tracking.promotion import promote
+from raylora.tracking.registry import CHAMPION, Registry
+from raylora.tracking.runs import Run
+
+
+def register(assignment: Assignment, run: Run, assessment: Assessment) -> ResultEvent:
+    """Register the adapter; the first version of a name becomes its champion."""
+    emit(StageEvent("register", assignment.spec.adapter_name))
+    places = assignment.places
+    metrics = _held_out(assessment)
+    run.log_metrics(metrics)
+    run.set_tags({"raylora.base_revision": assessment.base_revision})
+    run.log_artifacts(places.metadata, "metadata")
+    if metrics:
+        run.log_artifacts(places.artifacts / EVALUATION, EVALUATION)
+    registry = Registry(assignment.tracking_uri)
+    adapter = registry.register(
+        assignment.spec.adapter_name,
+        run,
+        places.adapter,
+        tags=_lineage(assignment, assessment) | {k: f"{v:.6g}" for k, v in metrics.items()},
+    )
+    promote(registry, str(adapter), CHAMPION, only_if_unset=True)
+    aliases = registry.aliases(adapter.name)
+    return ResultEvent(
+        run_id=assignment.run_id,
+        mlflow_run_id=assignment.mlflow_run_id,
+        adapter=str(adapter),
+        aliases=[alias for alias, number in aliases.items() if number == adapter.version],
+        adapter_dir=str(places.adapter),
+    )
+
+
+def _held_out(assessment: Assessment) -> dict[str, float]:
+    """heldout_exact_match of the adapter, heldout_base_exact_match of its base, and so on."""
+    prefixes = {ADAPTER: "heldout_", BASE: "heldout_base_"}
+    return {
+        prefixes[subject] + metric: value
+        for subject, metrics in assessment.scores.items()
+        for metric, value in metrics.items()
+    }
+
+
+def _lineage(assignment: Assignment, assessment: Assessment) -> dict[str, str]:
+    spec = assignment.spec
+    return {
+        "raylora.base": spec.model.id,
+        "raylora.base_name": spec.model.name,
+        "raylora.base_revision": assessment.base_revision,
+        "raylora.quantization": spec.model.quantization.value,
+        "raylora.data": spec.data.train_label,
+        "raylora.data_sha256": assessment.data_sha256,
+        "raylora.spec_sha256": spec_sha256(assignment.spec),
+        "raylora.version": raylora.__version__,
+        "raylora.adapter_sha256": assessment.adapter_sha256,
+        "raylora.rank": str(assessment.r),
+    }
