@@ -63,6 +63,7 @@ class TrialObserver:
         self._log = log
         self._metric = metric
         self._report_steps = report_steps
+        self._last_step = 0
         self.progress = Progress(0, {})
         """As of now."""
 
@@ -73,6 +74,7 @@ class TrialObserver:
     def stepped(self, report: StepReport) -> None:
         """See Observer."""
         self._log.step(report)
+        self._last_step = report.total_steps
         self._learn(report.step, {"loss": report.loss, "grad_norm": report.grad_norm})
         if self._metric == LOSS and report.step % self._report_steps == 0:
             self._ask()
@@ -99,4 +101,6 @@ class TrialObserver:
         self.progress = Progress(step, {**self.progress.metrics, **metrics})
 
     def _ask(self) -> None:
-        self._player.ask(Permission(self.progress))
+        """Not at the end: a scheduler would stop what only has to be saved."""
+        if self.progress.step != self._last_step:
+            self._player.ask(Permission(self.progress))

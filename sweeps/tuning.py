@@ -17,6 +17,8 @@ from ray.tune.schedulers import (
 from raylora.config.sweep_spec import Scheduler, SearchSpec
 from raylora.sweeps.thin_trial import STEP, ThinTrial
 
+TRIAL_BYTES = 200 * 1024**2
+"""Resident memory of a thin trial's process."""
 SETTINGS = "settings"
 """In a Tune trial's config: values by key of the spec."""
 
@@ -63,8 +65,8 @@ def tune_trials(
     """
     trainable = tune.with_parameters(ThinTrial, mailbox=mailbox)
     tuner = tune.Tuner(
-        # The slot has the CPUs; a trial waits for it.
-        tune.with_resources(trainable, {"CPU": 0}),
+        # The slot has the CPUs, a trial only waits for it.
+        tune.with_resources(trainable, {"memory": TRIAL_BYTES}),
         param_space={SETTINGS: tune.grid_search([dict(p) for p in proposals])},
         tune_config=tune.TuneConfig(
             metric=search.metric,

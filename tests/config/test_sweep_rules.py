@@ -16,7 +16,7 @@ RANKS = {"lora.r": {"choice": [4, 8]}}
 
 
 def sweep(space: dict[str, Any] = RANKS, **search: Any) -> SweepSpec:
-    training = search.pop("training", {})
+    training = {"max_steps": 20, **search.pop("training", {})}
     fields = {**TRAIN, "training": training, "sweep": {"space": space, **search}}
     return SweepSpec.model_validate(fields)
 
@@ -109,6 +109,12 @@ def test_a_space_that_does_not_fit_the_spec_is_refused(space: dict[str, Any], ke
             "training.validation_answers is 0",
         ),
         ({"trials": None}, "sweep.trials", "has no end of its own"),
+        ({"training": {"max_steps": None}}, "training.max_steps", "compared at equal steps"),
+        (
+            {"training": {"logging_steps": 10}},
+            "sweep.report_steps",
+            "5 is no multiple of training.logging_steps=10",
+        ),
         (
             {"searcher": "grid", "space": {"training.learning_rate": {"uniform": [0.1, 0.2]}}},
             "sweep.searcher",

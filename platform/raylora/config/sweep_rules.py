@@ -32,6 +32,7 @@ def problems(base: TrainSpec, search: SearchSpec, source: str) -> list[Problem]:
     found += _twice(search, source)
     found += _following(search, source)
     found += _metric(base, search, source)
+    found += _steps(base, search, source)
     found += _searcher(search, source)
     return found
 
@@ -168,6 +169,25 @@ def _metric(base: TrainSpec, search: SearchSpec, source: str) -> Iterator[Proble
             "sweep.metric",
             f"{metric} comes from answers, and training.validation_answers is 0",
             "Set training.validation_answers, or write sweep.metric=validation_loss.",
+            source,
+        )
+
+
+def _steps(base: TrainSpec, search: SearchSpec, source: str) -> Iterator[Problem]:
+    training = base.training
+    if training.max_steps is None:
+        yield Problem(
+            "training.max_steps",
+            "trials are compared at equal steps, and their number is not given",
+            "Write training.max_steps.",
+            source,
+        )
+    if search.metric == LOSS and search.report_steps % training.logging_steps:
+        yield Problem(
+            "sweep.report_steps",
+            f"{search.report_steps} is no multiple of training.logging_steps="
+            f"{training.logging_steps}, at which the loss is known",
+            "Make it a multiple.",
             source,
         )
 
