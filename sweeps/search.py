@@ -6,6 +6,7 @@ read the data -> propose settings -> train all on one base -> check and register
 import random
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from raylora.config.compose import read_resolved
 from raylora.config.dotted import get
 from raylora.config.places import run_dir
 from raylora.config.schema import keys_of
-from raylora.config.sweep_spec import Searcher, SweepSpec
+from raylora.config.sweep_spec import FinishSpec, Searcher, SweepSpec
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import JobFailed
 from raylora.jobs.assessing import assess_on_cluster
@@ -29,9 +30,11 @@ from raylora.sweeps.mailbox import Mailbox
 from raylora.sweeps.proposals import draw, grid, settings
 from raylora.sweeps.ranking import ranked
 from raylora.sweeps.slot_run import slot_running
-from raylora.sweeps.trials import Trials
+from raylora.sweeps.trials import Trial, Trials
 from raylora.sweeps.tuning import tune_trials
 from raylora.tracking.location import tracking_uri
+from raylora.tracking.promotion import promote
+from raylora.tracking.registry import Registry
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,13 +68,29 @@ def search(spec: SweepSpec, run_id: str) -> ResultEvent:
         best = ranked(results, spec.sweep)[0]
         if best.error:
             raise JobFailed(f"no trial came to an end; the best one's error: {best.error}")
-        winner = trials[best.name]
-        result = register(winner.assignment, winner.run, assess_on_cluster(winner.assignment))
+        result = _finish(spec.sweep.on_finish, trials[best.name])
         run.log_metrics({f"best_{spec.sweep.metric}": best.metrics[spec.sweep.metric]})
-        run.set_tags({"raylora.best_trial": best.name, "raylora.best_adapter": result.adapter})
+        run.set_tags(
+            {"raylora.best_trial": best.name, "raylora.best_adapter": result.adapter or ""}
+        )
     emit(StageEvent("done"))
     emit(result)
     return result
+
+
+def _finish(wanted: FinishSpec, best: Trial) -> ResultEvent:
+    """Check the best trial's adapter and register it, where that is wanted."""
+    assignment = best.assignment
+    if not wanted.register_best:
+        return ResultEvent(
+            assignment.run_id, assignment.mlflow_run_id, None, [], str(assignment.places.adapter)
+        )
+    result = register(assignment, best.run, assess_on_cluster(assignment))
+    if wanted.alias is None or result.adapter is None:
+        return result
+    registry = Registry(assignment.tracking_uri)
+    promote(registry, result.adapter, wanted.alias)
+    return replace(result, aliases=[*result.aliases, wanted.alias])
 
 
 def propose(spec: SweepSpec) -> list[dict[str, Any]]:

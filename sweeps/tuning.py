@@ -73,6 +73,7 @@ def tune_trials(
             mode=search.mode.value,
             scheduler=_scheduler(search, most_steps),
             max_concurrent_trials=search.at_once,
+            time_budget_s=search.budget_minutes and 60 * search.budget_minutes,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(

@@ -33,8 +33,8 @@ def test_a_search_that_can_be_run_has_no_problems():
         "training.lr_scheduler, training.warmup_ratio": {
             "choice": [["linear", 0.05], ["cosine", 0.1]]
         },
-        "training.neftune_noise_alpha": {
-            "uniform": [1, 10],
+        "training.weight_decay": {
+            "uniform": [0, 0.1],
             "when": {"training.lr_scheduler": "cosine"},
         },
     }
@@ -124,6 +124,25 @@ def test_a_space_that_does_not_fit_the_spec_is_refused(space: dict[str, Any], ke
 )
 def test_a_search_that_cannot_work_is_refused(search: dict[str, Any], key: str, says: str):
     assert says in found(sweep(**search))[key]
+
+
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        ({"space": {"model.quantization": {"choice": ["none", "nf4"]}}}, None),
+        ({"space": {"lora.target_modules": {"choice": ["all-linear"]}}}, None),
+        ({"space": {"lora.init_lora_weights": {"choice": ["pissa"]}}}, "lora.init_lora_weights"),
+        ({"lora": {"use_dora": True}}, "lora.use_dora"),
+        ({"training": {"neftune_noise_alpha": 5}}, "training.neftune_noise_alpha"),
+        ({"workers": {"zero_stage": 2}}, "workers.zero_stage"),
+    ],
+)
+def test_trials_that_cannot_share_a_base_are_refused(spec: dict[str, Any], key: str | None):
+    sections = {name: spec.pop(name) for name in ("lora", "workers") if name in spec}
+    wrong = sweep(**spec)
+    wrong = SweepSpec.model_validate({**wrong.model_dump(mode="json"), **sections})
+    expected = key or f"sweep.space.{next(iter(wrong.sweep.space))}"
+    assert set(found(wrong)) == {expected}
 
 
 def test_everything_is_said_at_once():

@@ -50,6 +50,7 @@ def spec(tiny_base: Path, tmp_path: Path) -> SweepSpec:
                 },
                 "searcher": "grid",
                 "grace_steps": 5,
+                "on_finish": {"alias": "candidate"},
             },
         }
     )
@@ -70,5 +71,5 @@ def test_a_sweep_trains_its_trials_and_registers_the_best(spec: SweepSpec, local
     assert len(trials) == 4 and {run.status for run in runs.values()} == {"FINISHED"}
     best = next(run for run in trials if run.mlflow_run_id == result.mlflow_run_id)
     assert best.metrics["loss"] == min(run.metrics["loss"] for run in trials)
-    registered = Registry(uri).resolve("tiny-sweep@champion")
-    assert registered.version == 1
+    assert result.aliases == ["champion", "candidate"]
+    assert Registry(uri).aliases("tiny-sweep") == {"champion": 1, "candidate": 1}

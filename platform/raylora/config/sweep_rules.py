@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from raylora.config.dotted import get, put
+from raylora.config.fused_rules import unfusable
 from raylora.config.judge import unknown_key
 from raylora.config.schema import keys_of
 from raylora.config.search_space import Domain, Value, keys_in, settled
@@ -33,6 +34,7 @@ def problems(base: TrainSpec, search: SearchSpec, source: str) -> list[Problem]:
     found += _following(search, source)
     found += _metric(base, search, source)
     found += _steps(base, search, source)
+    found += unfusable(base, search, source)
     found += _searcher(search, source)
     return found
 

@@ -36,25 +36,12 @@ class Mode(StrEnum):
     MAX = "max"
 
 
-class Execution(StrEnum):
-    """How trials share the cluster."""
-
-    AUTO = "auto"
-    """Fused where the trials allow it and memory suffices."""
-    FUSED = "fused"
-    """Many adapters on one base, in one forward and backward pass."""
-    ISOLATED = "isolated"
-    """Each trial with workers and a base of its own."""
-
-
 class FinishSpec(Spec):
     """What becomes of the best trial."""
 
     # `register` is a method of every class that has an abstract base.
     model_config = ConfigDict(serialize_by_alias=True)
 
-    refit: bool = False
-    """Train its setting once more for all steps: for trials that a scheduler cut short."""
     register_best: bool = Field(default=True, alias="register")
     """Check its adapter and register it."""
     alias: str | None = None
@@ -76,8 +63,7 @@ class SearchSpec(Spec):
     at_once: int | None = Field(default=None, ge=1)
     """Trials that train at the same time; null is as many as the cluster holds."""
     budget_minutes: float | None = Field(default=None, gt=0)
-    """No new trial begins after this, and running ones end."""
-    execution: Execution = Execution.AUTO
+    """Trials end after this, and no new one begins."""
     report_steps: int = Field(default=5, ge=1)
     """Optimizer steps between looks of the scheduler."""
     grace_steps: int = Field(default=10, ge=1)
