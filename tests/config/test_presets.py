@@ -21,7 +21,7 @@ from raylora.config.train_spec import TrainSpec
 from raylora.errors import NotFound
 
 FILES = sorted(shipped_root().rglob("*.yaml"))
-COMMAND = re.compile(r"^#\s+raylora (submit|serve up|config show|plan) (\S+)((?: \S+)*)")
+COMMAND = re.compile(r"^#\s+raylora (submit|sweep|serve up|config show|plan) (\S+)((?: \S+)*)")
 
 
 def commands() -> list[tuple[str, str, list[str]]]:
@@ -65,7 +65,8 @@ def test_every_command_in_a_header_composes() -> None:
     for program, config, overrides in commands():
         if config == "my.yaml":
             continue
-        kind = Kind.SERVE if program.startswith("serve") else Kind.TRAIN
+        kinds = {"serve": Kind.SERVE, "sweep": Kind.SWEEP}
+        kind = kinds.get(program.split()[0], Kind.TRAIN)
         assert load(kind, config, overrides), (program, overrides)
 
 
@@ -98,4 +99,5 @@ def test_a_path_is_a_path_and_a_name_a_preset(
 def test_the_folder_tells_the_kind() -> None:
     assert kind_of("serve/quickstart") is Kind.SERVE
     assert kind_of("somewhere/serve/mine.yaml") is Kind.SERVE
+    assert kind_of("sweep/quickstart-sweep") is Kind.SWEEP
     assert kind_of("quickstart") is kind_of("train/mine.yaml") is Kind.TRAIN

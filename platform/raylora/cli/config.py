@@ -19,7 +19,7 @@ from raylora.errors import InvalidConfig, Problem
 kind_option = click.option(
     "--kind",
     type=click.Choice([kind.value for kind in Kind]),
-    help="Spec that CONFIG describes. Without it: serve below a folder of that name, else train.",
+    help="Spec that CONFIG describes. Without it: the folder's it lies in, else train.",
 )
 
 
@@ -122,6 +122,7 @@ def _shipped() -> list[tuple[str, list[str], str]]:
     """Folder, names in it, and how one is used."""
     return [
         (Kind.TRAIN, presets(Kind.TRAIN), "raylora submit {name}"),
+        (Kind.SWEEP, presets(Kind.SWEEP), "raylora sweep {name}"),
         (Kind.SERVE, presets(Kind.SERVE), "raylora serve up {name}"),
         *(
             (group, options(group), "+" * (group == "experiment") + "{folder}={name}")

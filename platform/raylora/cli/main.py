@@ -30,6 +30,7 @@ COMMANDS: dict[str, Entry] = {
         "raylora.cli.quickstart:command", "The whole path on one machine: train, evaluate, serve."
     ),
     "submit": Entry("raylora.cli.submit:command", "Run a fine-tuning job and follow it."),
+    "sweep": Entry("raylora.cli.sweep:command", "Search settings: many trials on one base."),
     "plan": Entry("raylora.cli.plan:command", "Show what submit would start, and start nothing."),
     "jobs": Entry("raylora.cli.jobs:command", "List, follow and stop jobs."),
     "runs": Entry("raylora.cli.runs:command", "List, show and compare tracked runs."),

@@ -23,13 +23,14 @@ from raylora.config.train_spec import TrainSpec
 from raylora.errors import InvalidConfig, NotFound, Problem, RayloraError
 
 FINETUNE = "raylora.jobs.finetune"
+SEARCH = "raylora.sweeps.search"
 OUTPUTS = "raylora.outputs"
 HUB = "hub:"
 """Before a data set of the model hub."""
 NOT_SHIPPED = (BUNDLED, HUB)
 """Beginnings of data sources that are no files. file:// is read where the job runs, too."""
 
-SomeSpec = TypeVar("SomeSpec", TrainSpec, ServeSpec)
+SomeSpec = TypeVar("SomeSpec", bound=TrainSpec | ServeSpec)
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,11 @@ class Submitted:
     job_id: str
     run_id: str
     bundle: Bundle
+    spec_type: type[TrainSpec] = TrainSpec
 
     def spec(self) -> TrainSpec:
         """The spec as it was shipped: settled, data paths below the job's folder."""
-        return read_resolved(self.bundle.working_dir / SPEC_NAME, TrainSpec)
+        return read_resolved(self.bundle.working_dir / SPEC_NAME, self.spec_type)
 
 
 def submit(
@@ -75,7 +77,7 @@ def submit(
         warm=_may_start_warm(settled),
     )
     job_record.write(record)
-    return Submitted(_start(client, record, bundle, run_id), run_id, bundle)
+    return Submitted(_start(client, record, bundle, run_id), run_id, bundle, type(spec))
 
 
 def resume(client: JobClient, job_id: str) -> Submitted:

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import yaml
 
+from raylora.config import sweep_rules
 from raylora.config.document import read_document
 from raylora.config.judge import judge
 from raylora.config.layers import stack
@@ -19,6 +20,7 @@ from raylora.config.presets import Kind, locate
 from raylora.config.schema import keys_of
 from raylora.config.serve_spec import ServeSpec
 from raylora.config.spec import Spec
+from raylora.config.sweep_spec import SweepSpec
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import InvalidConfig, Problem
 
@@ -53,9 +55,19 @@ def load_serve(config: str, overrides: Sequence[str] = ()) -> Resolved[ServeSpec
     return _load(config, overrides, Kind.SERVE, ServeSpec)
 
 
+def load_sweep(config: str, overrides: Sequence[str] = ()) -> Resolved[SweepSpec]:
+    """Compose a SweepSpec, as load_train does; presets are in configs/sweep."""
+    resolved = _load(config, overrides, Kind.SWEEP, SweepSpec)
+    spec = resolved.spec
+    if found := sweep_rules.problems(spec.base, spec.sweep, str(resolved.path)):
+        raise InvalidConfig(found)
+    return resolved
+
+
 def load(kind: Kind, config: str, overrides: Sequence[str] = ()) -> Resolved[Any]:
     """Compose whichever spec the kind stands for."""
-    return (load_train if kind is Kind.TRAIN else load_serve)(config, overrides)
+    loaders = {Kind.TRAIN: load_train, Kind.SWEEP: load_sweep, Kind.SERVE: load_serve}
+    return loaders[kind](config, overrides)
 
 
 def read_resolved(path: str | Path, spec_type: type[SpecT]) -> SpecT:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import raylora.configs
 from raylora.config.serve_spec import ServeSpec
 from raylora.config.spec import Spec
+from raylora.config.sweep_spec import SweepSpec
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import NotFound
 
@@ -20,12 +22,20 @@ class Kind(StrEnum):
     """Which spec a configuration describes; also the folder of its shipped presets."""
 
     TRAIN = "train"
+    SWEEP = "sweep"
     SERVE = "serve"
 
     @property
     def spec_type(self) -> type[Spec]:
         """The spec."""
-        return TrainSpec if self is Kind.TRAIN else ServeSpec
+        return _SPECS[self]
+
+
+_SPECS: Mapping[Kind, type[Spec]] = {
+    Kind.TRAIN: TrainSpec,
+    Kind.SWEEP: SweepSpec,
+    Kind.SERVE: ServeSpec,
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,8 @@ def locate(config: str, kind: Kind) -> Located:
 
 def kind_of(config: str) -> Kind:
     """The kind that the folder in front of a name or path tells; train without one."""
-    return Kind.SERVE if Path(config).parent.name == Kind.SERVE else Kind.TRAIN
+    folder = Path(config).parent.name
+    return Kind(folder) if folder in tuple(Kind) else Kind.TRAIN
 
 
 def _names(folder: str) -> list[str]:

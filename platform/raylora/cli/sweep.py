@@ -1,0 +1,58 @@
+"""`raylora sweep`: search over settings on a cluster and follow it."""
+
+from pathlib import Path
+
+import click
+
+from raylora.cli import live, submit
+from raylora.cli.options import (
+    address_option,
+    config_argument,
+    output_option,
+    overrides_argument,
+)
+from raylora.cli.output import emit, next_commands, note
+from raylora.cluster import submission
+from raylora.cluster.connect import connect
+from raylora.cluster.jobs import JobClient
+from raylora.config.compose import load_sweep
+from raylora.config.places import new_run_id
+
+
+@click.command("sweep")
+@config_argument
+@overrides_argument
+@address_option
+@click.option(
+    "--detach/--follow",
+    default=False,
+    help="Return once the cluster has the job, or stay until it has ended (the default).",
+)
+@output_option
+def command(
+    config: str, overrides: tuple[str, ...], address: str | None, detach: bool, output: str
+) -> None:
+    """Search over settings: train all trials on one base, and register the best one's adapter.
+
+    CONFIG is the name of a shipped preset (raylora config list) or a YAML file; KEY=VALUE changes
+    one value of it, such as sweep.trials=16.
+    """
+    resolved = load_sweep(config, overrides)
+    if address is None:
+        note("using the local cluster (the first command that needs it starts it)")
+    cluster = connect(address)
+    client = JobClient(cluster)
+    submitted = submission.submit(
+        client,
+        cluster,
+        resolved.spec,
+        run_id=new_run_id(),
+        base=Path.cwd(),
+        program=submission.SEARCH,
+    )
+    submit.announce(submitted, cluster)
+    if detach:
+        emit({"job_id": submitted.job_id, "run_id": submitted.run_id}, output)
+        next_commands([f"raylora jobs logs -f {submitted.job_id}"])
+        return
+    submit.finish(live.follow(client, submitted.job_id, output), submitted, output)
