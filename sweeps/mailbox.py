@@ -1,12 +1,14 @@
-"""Between the trials of Ray Tune and a slot: an actor that both sides call, without torch.
+"""Between the trials of Ray Tune and the slots: an actor that both sides call, without torch.
 
-A trial asks to advance and waits for its next report. The slot hands over reports and takes
-orders, and waits where it has nothing to do.
+A trial asks to advance and waits for its next report. A slot hands over reports and takes orders,
+and waits where it has nothing to do. A sweep that is resumed gives its trials their recorded
+reports again, in the recorded order, before anything trains: schedulers then stand where they did.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from raylora.errors import JobFailed
 from raylora.sweeps.orders import Begin, Close, End, GoOn, Order, TrialReport, TrialState
@@ -16,84 +18,159 @@ IDLE_S = 5.0
 GATHER_S = 0.25
 """How long orders wait for those of other trials that have just reported, so that all train in one
 pass. Ray Tune takes 6 to 28 ms from a trial's result to its next step."""
+IN_ORDER_S = 60.0
+"""How long a recorded report waits for its turn: trials begin some seconds apart."""
 
 
 class Mailbox:
     """An actor whose methods run in one event loop."""
 
-    def __init__(self) -> None:
-        self._announced: dict[str, Begin] = {}
-        self._orders: list[Order] = []
-        self._in_slot: dict[str, TrialReport | None] = {}
-        """Last report of each trial that is in the slot; None while it trains."""
+    def __init__(self, history: Sequence[TrialReport] = ()) -> None:
+        """`history` is what trials have reported before, in order."""
+        self._history = list(history)
+        self._begin: dict[str, Begin] = {}
+        self._slot_of: dict[str, str] = {}
+        self._slots: dict[str, _Slot] = {}
+        self._last: dict[str, TrialReport] = {}
         self._awaited: dict[str, asyncio.Future[TrialReport]] = {}
+        self._stopped: set[str] = set()
+        """Trials that a user has stopped."""
         self._changed = asyncio.Condition()
-        self._closed: str | None = None
+        self._closed = ""
+        """Why, once no slot takes orders any more."""
 
-    async def announce(self, trial: Begin) -> None:
-        """Say what a trial trains, before it advances for the first time."""
-        self._announced[trial.name] = trial
+    async def announce(self, trial: Begin, slot: str) -> None:
+        """Say what a trial trains and where, before it advances for the first time."""
+        self._begin[trial.name] = trial
+        self._slot_of[trial.name] = slot
 
     async def advance(self, name: str) -> TrialReport:
         """Let a trial train, and wait until it reports or is over. Raises JobFailed at the end."""
-        if self._closed is not None:
-            raise JobFailed(self._closed)
+        if recorded := await self._recorded(name):
+            return recorded
+        slot = self._slot(self._slot_of[name])
+        if slot.closed:
+            raise JobFailed(slot.closed)
+        if name in self._stopped:
+            return await self._leave(name)
         future = self._awaited[name] = asyncio.get_running_loop().create_future()
-        order = GoOn(name) if name in self._in_slot else self._announced.pop(name)
-        self._in_slot[name] = None
-        await self._order(order)
+        order = GoOn(name) if name in slot.reports else self._beginning(name)
+        slot.reports[name] = None
+        await self._order(slot, order)
         return await future
 
     async def end(self, name: str) -> None:
-        """Take a trial out of the slot, if it is in; whoever waits for it hears of it."""
-        self._announced.pop(name, None)
-        if name in self._in_slot:
-            report = self._in_slot.pop(name)
-            await self._order(End(name))
-            self._answer(report or TrialReport(name, TrialState.STOPPED))
+        """Take a trial out of its slot, if it is in; whoever waits for it hears of it."""
+        self._history = [report for report in self._history if report.name != name]
+        self._answer(await self._leave(name))
 
-    async def exchange(self, reports: Sequence[TrialReport], idle: bool) -> list[Order]:
+    async def stop(self, name: str) -> None:
+        """End a trial for the user: what waits for it, or asks next, hears that it is stopped."""
+        self._stopped.add(name)
+        if name in self._awaited:
+            self._answer(await self._leave(name))
+
+    async def opened(self, slot: str) -> None:
         """See Orders."""
+        here = self._slot(slot)
+        here.orders = [order for order in here.orders if isinstance(order, Close)]
+        training = [name for name, report in here.reports.items() if report is None]
+        here.reports = dict.fromkeys(training)
+        for name in training:
+            await self._order(here, self._beginning(name))
+
+    async def exchange(self, slot: str, reports: Sequence[TrialReport], idle: bool) -> list[Order]:
+        """See Orders."""
+        here = self._slot(slot)
         for report in reports:
-            self._take_in(report)
+            self._take_in(here, report)
         if idle:
             async with self._changed:
-                await self._wait(lambda: bool(self._orders), IDLE_S)
-                await self._wait(self._all_have_spoken, GATHER_S)
-        orders, self._orders = self._orders, []
+                await self._wait(lambda: bool(here.orders), IDLE_S)
+                await self._wait(here.all_have_spoken, GATHER_S)
+        orders, here.orders = here.orders, []
         return orders
 
-    async def close(self, why: str = "the sweep is over") -> None:
-        """Let the slot end; trials that still wait raise."""
-        self._closed = why
-        for future in self._awaited.values():
-            if not future.done():
-                future.set_exception(JobFailed(why))
-        await self._order(Close())
+    async def close(self, why: str = "the sweep is over", slot: str | None = None) -> None:
+        """Let a slot end, or all of them; trials that still wait raise."""
+        if slot is None:
+            self._closed = why
+        for name in list(self._slots) if slot is None else [slot]:
+            here = self._slot(name)
+            here.closed = why
+            for trial in here.reports:
+                future = self._awaited.get(trial)
+                if future is not None and not future.done():
+                    future.set_exception(JobFailed(why))
+            await self._order(here, Close())
 
-    def _take_in(self, report: TrialReport) -> None:
-        if report.name not in self._in_slot:  # it was ended; this crossed the order
+    async def _recorded(self, name: str) -> TrialReport | None:
+        """The trial's next report of an earlier attempt, when it is its turn."""
+        if not any(report.name == name for report in self._history):
+            return None
+        async with self._changed:
+            await self._wait(lambda: self._history[0].name == name, IN_ORDER_S)
+            report = next(report for report in self._history if report.name == name)
+            self._history.remove(report)
+            self._changed.notify_all()
+        self._last[name] = report
+        return report
+
+    def _slot(self, name: str) -> "_Slot":
+        if name not in self._slots:
+            slot = self._slots[name] = _Slot(closed=self._closed)
+            slot.orders += [Close()] if self._closed else []
+        return self._slots[name]
+
+    def _beginning(self, name: str) -> Begin:
+        """What it has reported before it need not report again."""
+        last = self._last.get(name)
+        return replace(self._begin[name], after_step=last.step if last else 0)
+
+    def _take_in(self, slot: "_Slot", report: TrialReport) -> None:
+        if report.name not in slot.reports:  # it was ended; this crossed the order
             return
         if report.state.is_over:
-            del self._in_slot[report.name]
+            del slot.reports[report.name]
         else:
-            self._in_slot[report.name] = report
+            slot.reports[report.name] = report
+        self._last[report.name] = report
         self._answer(report)
+
+    async def _leave(self, name: str) -> TrialReport:
+        """Out of its slot, if it is in one; what it has come to."""
+        slot = self._slots.get(self._slot_of.get(name, ""))
+        if slot is not None and name in slot.reports:
+            del slot.reports[name]
+            await self._order(slot, End(name))
+        last = self._last.get(name) or TrialReport(name, TrialState.STOPPED)
+        return replace(last, state=TrialState.STOPPED)
 
     def _answer(self, report: TrialReport) -> None:
         future = self._awaited.pop(report.name, None)
         if future is not None and not future.done():
             future.set_result(report)
 
-    def _all_have_spoken(self) -> bool:
-        """Whether no trial in the slot has reported without an order since."""
-        return all(report is None for report in self._in_slot.values())
-
-    async def _order(self, order: Order) -> None:
+    async def _order(self, slot: "_Slot", order: Order) -> None:
         async with self._changed:
-            self._orders.append(order)
+            slot.orders.append(order)
             self._changed.notify_all()
 
     async def _wait(self, until: Callable[[], bool], seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait_for(until), seconds)
+
+
+@dataclass
+class _Slot:
+    """Orders for a slot, and the trials in it."""
+
+    closed: str
+    """Why it takes no trials any more; empty while it does."""
+    orders: list[Order] = field(default_factory=list[Order])
+    reports: dict[str, TrialReport | None] = field(default_factory=dict[str, TrialReport | None])
+    """Last report of each trial that is in the slot; None while it trains."""
+
+    def all_have_spoken(self) -> bool:
+        """Whether no trial has reported without an order since."""
+        return all(report is None for report in self.reports.values())

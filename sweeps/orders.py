@@ -35,6 +35,8 @@ class Begin:
     """The trial reports when this is known..."""
     report_steps: int
     """...and for the loss of training every so many steps."""
+    after_step: int = 0
+    """What it had reported before this step is known: it asks for nothing up to here."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,10 @@ class TrialReport:
 
 class Orders(Protocol):
     """Where a slot's first worker gets its orders."""
+
+    def opened(self) -> None:
+        """Say that the slot is there and empty; trials that it had before are ordered again."""
+        ...
 
     def exchange(self, reports: Sequence[TrialReport], idle: bool) -> Sequence[Order]:
         """Hand over what is new; the orders given since. May wait for one where idle."""

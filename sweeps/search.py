@@ -36,6 +36,8 @@ from raylora.tracking.location import tracking_uri
 from raylora.tracking.promotion import promote
 from raylora.tracking.registry import Registry
 
+SLOT = "fused"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job."""
@@ -59,9 +61,9 @@ def search(spec: SweepSpec, run_id: str) -> ResultEvent:
     with recorded(base, run_id, uri, data) as run:
         sweep = Assignment(base, run_id, run.mlflow_run_id, uri, places)
         mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000).remote()
-        trials = Trials(spec, sweep, mailbox)
+        trials = Trials(spec, sweep, mailbox, SLOT)
         emit(StageEvent("trials"))
-        with slot_running(sweep, mailbox):
+        with slot_running(sweep, mailbox, SLOT):
             results = tune_trials(
                 spec.sweep, propose(spec), _steps(base), mailbox, trials, places.metadata
             )

@@ -42,8 +42,10 @@ def run_slot(spec: TrainSpec, orders: Orders) -> None:
     bench = _Bench.of(spec)
     slot = _Slot(bench, Conductor(bench.bank.passes))
     reports: list[TrialReport] = []
+    first = dist.get_rank() == 0
+    if first:
+        orders.opened()
     while True:
-        first = dist.get_rank() == 0
         given = collective.from_first(orders.exchange(reports, slot.idle) if first else ())
         reports = []
         for order in given:
@@ -104,7 +106,7 @@ class _Slot:
     def _play(self, order: Begin, player: Player) -> None:
         spec = order.assignment.spec
         with _log_of(order) as log:
-            observer = TrialObserver(player, log, order.metric, order.report_steps)
+            observer = TrialObserver(player, log, order)
             self._progress[order.name] = lambda: observer.progress
             data = self._bench.data(spec)
             backend = self._bench.bank.enter(order.name, spec, TrialPasses(player, order.name))

@@ -10,6 +10,7 @@ from raylora.jobs.train.observer import StepReport
 from raylora.jobs.train.validation import Validation
 from raylora.sweeps.fused.conductor import Permission
 from raylora.sweeps.fused.player import Player
+from raylora.sweeps.orders import Begin
 
 
 class Log(Protocol):
@@ -57,12 +58,12 @@ class Progress:
 class TrialObserver:
     """Keeps the numbers of a trial, and waits for permission after each report."""
 
-    def __init__(self, player: Player, log: Log, metric: str, report_steps: int) -> None:
-        """`report_steps` counts where the metric is the loss of training."""
+    def __init__(self, player: Player, log: Log, begin: Begin) -> None:
         self._player = player
         self._log = log
-        self._metric = metric
-        self._report_steps = report_steps
+        self._metric = begin.metric
+        self._report_steps = begin.report_steps
+        self._after_step = begin.after_step
         self._last_step = 0
         self.progress = Progress(0, {})
         """As of now."""
@@ -102,5 +103,5 @@ class TrialObserver:
 
     def _ask(self) -> None:
         """Not at the end: a scheduler would stop what only has to be saved."""
-        if self.progress.step != self._last_step:
+        if self._after_step < self.progress.step < self._last_step:
             self._player.ask(Permission(self.progress))

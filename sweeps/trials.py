@@ -31,11 +31,12 @@ class Trial:
 class Trials:
     """A Watcher that opens a run for each trial and lets the slot know what it trains."""
 
-    def __init__(self, spec: SweepSpec, sweep: Assignment, mailbox: Any) -> None:
+    def __init__(self, spec: SweepSpec, sweep: Assignment, mailbox: Any, slot: str) -> None:
         """`sweep` is the sweep's own assignment: its run is the parent of all."""
         self._spec = spec
         self._sweep = sweep
         self._mailbox = mailbox
+        self._slot = slot
         self._trials: dict[str, Trial] = {}
 
     def __getitem__(self, name: str) -> Trial:
@@ -46,7 +47,7 @@ class Trials:
         trial = self._open(name, settings)
         search = self._spec.sweep
         begin = Begin(name, trial.assignment, search.metric, search.report_steps)
-        ray.get(self._mailbox.announce.remote(begin))
+        ray.get(self._mailbox.announce.remote(begin, self._slot))
 
     def reported(self, name: str, step: int, metrics: Mapping[str, float]) -> None:
         """See Watcher."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from raylora.errors import JobFailed
 from raylora.sweeps import mailbox as module
 from raylora.sweeps.mailbox import Mailbox
 from raylora.sweeps.orders import Begin, Close, End, GoOn, TrialReport, TrialState
+
+SLOT = "slot"
 
 
 def trial(name: str) -> Begin:
@@ -35,10 +38,10 @@ async def begun(box: Mailbox, *names: str) -> dict[str, asyncio.Task[TrialReport
     """Trials that train in the slot; the answers they wait for."""
     tasks: dict[str, asyncio.Task[TrialReport]] = {}
     for name in names:
-        await box.announce(trial(name))
+        await box.announce(trial(name), SLOT)
         tasks[name] = asyncio.create_task(box.advance(name))
     await settled()
-    assert await box.exchange([], idle=True) == [trial(name) for name in names]
+    assert await box.exchange(SLOT, [], idle=True) == [trial(name) for name in names]
     return tasks
 
 
@@ -46,12 +49,12 @@ def test_a_trial_begins_reports_goes_on_and_finishes():
     async def test() -> None:
         box = Mailbox()
         tasks = await begun(box, "a")
-        assert await box.exchange([waiting("a")], idle=False) == []
+        assert await box.exchange(SLOT, [waiting("a")], idle=False) == []
         assert await tasks["a"] == waiting("a")
         task = asyncio.create_task(box.advance("a"))
-        assert await box.exchange([], idle=True) == [GoOn("a")]
+        assert await box.exchange(SLOT, [], idle=True) == [GoOn("a")]
         finished = TrialReport("a", TrialState.FINISHED, 10)
-        await box.exchange([finished], idle=False)
+        await box.exchange(SLOT, [finished], idle=False)
         assert await task == finished
 
     run(test())
@@ -61,7 +64,7 @@ def test_the_slot_waits_for_all_that_have_reported():
     async def test() -> None:
         box = Mailbox()
         tasks = await begun(box, "a", "b")
-        slot = asyncio.create_task(box.exchange([waiting("a"), waiting("b")], idle=True))
+        slot = asyncio.create_task(box.exchange(SLOT, [waiting("a"), waiting("b")], idle=True))
         await asyncio.gather(*tasks.values())
         first = asyncio.create_task(box.advance("a"))
         await settled()
@@ -78,7 +81,9 @@ def test_a_trial_that_says_nothing_holds_the_others_up_for_a_moment_only():
     async def test() -> None:
         box = Mailbox()
         tasks = await begun(box, "a", "silent")
-        slot = asyncio.create_task(box.exchange([waiting("a"), waiting("silent")], idle=True))
+        slot = asyncio.create_task(
+            box.exchange(SLOT, [waiting("a"), waiting("silent")], idle=True)
+        )
         await asyncio.gather(*tasks.values())
         began = time.monotonic()
         task = asyncio.create_task(box.advance("a"))
@@ -95,10 +100,101 @@ def test_an_ended_trial_leaves_and_a_report_that_crossed_is_dropped():
         tasks = await begun(box, "a")
         await box.end("a")
         assert (await tasks["a"]).state is TrialState.STOPPED
-        assert await box.exchange([waiting("a")], idle=True) == [End("a")]
+        assert await box.exchange(SLOT, [waiting("a")], idle=True) == [End("a")]
         await box.end("a")  # twice is no harm
         await box.end("unknown")
-        assert await box.exchange([], idle=False) == []
+        assert await box.exchange(SLOT, [], idle=False) == []
+
+    run(test())
+
+
+def test_a_slot_hears_of_its_own_trials_only():
+    async def test() -> None:
+        box = Mailbox()
+        tasks = await begun(box, "a")
+        await box.announce(trial("b"), "another slot")
+        other = asyncio.create_task(box.advance("b"))
+        await settled()
+        assert await box.exchange("another slot", [], idle=True) == [trial("b")]
+        await box.close("its workers are lost", "another slot")
+        with pytest.raises(JobFailed, match="its workers are lost"):
+            await other
+        await box.exchange(SLOT, [waiting("a")], idle=False)
+        assert await tasks["a"] == waiting("a")
+
+    run(test())
+
+
+def test_a_slot_that_opens_again_is_given_its_trials_again():
+    async def test() -> None:
+        box = Mailbox()
+        tasks = await begun(box, "trains", "waits", "new")
+        reports = [waiting("trains", 5), waiting("waits", 5)]
+        await box.exchange(SLOT, reports, idle=False)
+        await asyncio.gather(tasks["trains"], tasks["waits"])
+        tasks["trains"] = asyncio.create_task(box.advance("trains"))
+        await settled()
+        await box.opened(SLOT)
+        again = replace(trial("trains"), after_step=5)
+        assert await box.exchange(SLOT, [], idle=True) == [again, trial("new")]
+        tasks["waits"] = asyncio.create_task(box.advance("waits"))
+        await settled()
+        assert await box.exchange(SLOT, [], True) == [replace(trial("waits"), after_step=5)]
+        for task in tasks.values():
+            task.cancel()
+
+    run(test())
+
+
+def test_a_trial_that_a_user_stops_says_so_with_what_it_had_come_to():
+    async def test() -> None:
+        box = Mailbox()
+        tasks = await begun(box, "trains", "waits")
+        await box.exchange(SLOT, [waiting("trains"), waiting("waits")], idle=False)
+        await asyncio.gather(*tasks.values())
+        training = asyncio.create_task(box.advance("trains"))
+        await settled()
+        for name in tasks:
+            await box.stop(name)
+        assert await training == TrialReport("trains", TrialState.STOPPED, 5)
+        assert await box.advance("waits") == TrialReport("waits", TrialState.STOPPED, 5)
+        given = await box.exchange(SLOT, [], idle=True)
+        assert given == [GoOn("trains"), End("trains"), End("waits")]
+
+    run(test())
+
+
+def test_recorded_reports_are_given_again_in_their_order_before_anything_trains():
+    over = TrialReport("b", TrialState.FINISHED, 10)
+
+    async def test() -> None:
+        box = Mailbox([waiting("a"), waiting("b"), over, waiting("a", 10)])
+        for name in ("a", "b"):
+            await box.announce(trial(name), SLOT)
+        early = asyncio.create_task(box.advance("b"))
+        await settled()
+        assert not early.done()  # b was the second
+        assert await box.advance("a") == waiting("a")
+        assert await early == waiting("b")
+        assert await box.advance("b") == over
+        assert await box.advance("a") == waiting("a", 10)
+        new = asyncio.create_task(box.advance("a"))
+        given = await box.exchange(SLOT, [], idle=True)
+        assert given == [replace(trial("a"), after_step=10)]
+        new.cancel()
+
+    run(test())
+
+
+def test_a_recorded_report_whose_turn_does_not_come_is_given_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(module, "IN_ORDER_S", 0.05)
+
+    async def test() -> None:
+        box = Mailbox([waiting("gone"), waiting("a")])
+        await box.announce(trial("a"), SLOT)
+        assert await box.advance("a") == waiting("a")
 
     run(test())
 
@@ -107,7 +203,7 @@ def test_an_idle_slot_is_answered_in_time(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "IDLE_S", 0.05)
 
     async def test() -> None:
-        assert await Mailbox().exchange([], idle=True) == []
+        assert await Mailbox().exchange(SLOT, [], idle=True) == []
 
     run(test())
 
@@ -119,8 +215,10 @@ def test_closing_ends_the_slot_and_whoever_waits():
         await box.close("the slot is lost")
         with pytest.raises(JobFailed, match="the slot is lost"):
             await tasks["a"]
-        assert await box.exchange([], idle=True) == [Close()]
+        assert await box.exchange(SLOT, [], idle=True) == [Close()]
+        await box.announce(trial("b"), "another slot")
         with pytest.raises(JobFailed, match="the slot is lost"):
             await box.advance("b")
+        assert await box.exchange("another slot", [], idle=True) == [Close()]
 
     run(test())

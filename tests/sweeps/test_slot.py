@@ -68,6 +68,9 @@ class Script:
         self._begin = list(trials)
         self._end_after = end_after or {}
 
+    def opened(self) -> None:
+        pass
+
     def exchange(self, reports: Sequence[TrialReport], idle: bool) -> Sequence[Order]:
         orders: list[Order] = [*self._begin]
         self._begin = []
