@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 from raylora.errors import RayloraError
 from raylora.tracking.failures import raylora_errors
 from raylora.tracking.location import artifact_root, shown
+from raylora.tracking.lookup import experiment_names, find_run
 from raylora.tracking.nearest import not_found
 from raylora.tracking.run import RUN_ID_TAG, MlflowRun, NullRun, Run, RunStatus
 from raylora.tracking.run_facts import Comparison, RunDetails, RunSummary, details_of, summary_of
@@ -27,9 +28,6 @@ __all__ = [
 ]
 
 Value = TypeVar("Value")
-
-MANY = 1_000
-"""Experiments and runs looked at where all are meant; one page of MLflow's."""
 
 
 def open_run(
@@ -74,7 +72,7 @@ def list_runs(uri: str, *, experiment: str | None = None, limit: int) -> list[Ru
     """Runs of raylora, newest first, of one experiment or of all."""
     client = connect(uri)
     with raylora_errors(uri):
-        names = _experiment_names(client)
+        names = experiment_names(client)
         wanted = [key for key, name in names.items() if experiment in (None, name)]
         if experiment is not None and not wanted:
             raise not_found("experiment", experiment, names.values())
@@ -91,8 +89,8 @@ def get_run(uri: str, run_id: str) -> RunDetails:
     """One run by raylora's id or MLflow's. Raises NotFound with the nearest ids."""
     client = connect(uri)
     with raylora_errors(uri):
-        names = _experiment_names(client)
-        entity = _find(client, run_id, names)
+        names = experiment_names(client)
+        entity = find_run(client, run_id, names)
         summary = summary_of(entity, names)
         histories = {
             key: list(client.get_metric_history(entity.info.run_id, key))
@@ -105,8 +103,8 @@ def compare_runs(uri: str, run_ids: Sequence[str]) -> Comparison:
     """Parameters and last metric values that differ between runs, a missing one included."""
     client = connect(uri)
     with raylora_errors(uri):
-        names = _experiment_names(client)
-        entities = [_find(client, run_id, names) for run_id in run_ids]
+        names = experiment_names(client)
+        entities = [find_run(client, run_id, names) for run_id in run_ids]
     summaries = [summary_of(entity, names) for entity in entities]
     return Comparison(
         runs=summaries,
@@ -143,20 +141,6 @@ def _writable(client: "MlflowClient", entity: "MlflowEntity") -> MlflowRun:
         params=entity.data.params,
         last_steps={metric.key: metric.step for metric in entity.data.to_proto().metrics},
     )
-
-
-def _experiment_names(client: "MlflowClient") -> dict[str, str]:
-    return {e.experiment_id: e.name for e in client.search_experiments(max_results=MANY)}
-
-
-def _find(client: "MlflowClient", run_id: str, names: Mapping[str, str]) -> "MlflowEntity":
-    ids = list(names)
-    for query in (f"tags.`{RUN_ID_TAG}` = '{run_id}'", f"attributes.run_id = '{run_id}'"):
-        found = client.search_runs(ids, query, max_results=1)
-        if found:
-            return found[0]
-    known = client.search_runs(ids, f"tags.`{RUN_ID_TAG}` LIKE '%'", max_results=MANY)
-    raise not_found("run", run_id, [entity.data.tags[RUN_ID_TAG] for entity in known])
 
 
 def _artifacts(
