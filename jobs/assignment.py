@@ -30,6 +30,12 @@ class Assignment:
     places: RunPlaces
 
 
+def make_folders(places: RunPlaces) -> None:
+    """Have the folders that must be there when a run begins."""
+    for folder in places.working:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 @dataclass(frozen=True)
 class Assessment:
     """A whole adapter that gives the trained model's logits, and its scores."""

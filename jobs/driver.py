@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,21 +13,32 @@ from raylora.config.places import new_run_id
 from raylora.errors import ExitCode, RayloraError
 
 
-def drive(
-    program: str, act: Callable[[Path, str], object], argv: Sequence[str] | None = None
-) -> int:
-    """Call `act` with the spec's file and the run's id; the exit code of its first error.
+@dataclass(frozen=True)
+class Given:
+    """The arguments of a job's program."""
+
+    spec: Path
+    """File of the resolved spec."""
+    run_id: str
+    config: str
+    """What stands after `raylora submit` for the same training: a configuration and overrides."""
+
+
+def drive(program: str, act: Callable[[Given], object], argv: Sequence[str] | None = None) -> int:
+    """Call `act` with the program's arguments; the exit code of its first error.
 
     stdout carries the events, stderr what went wrong.
     """
     parser = argparse.ArgumentParser(prog=program)
     parser.add_argument("spec", type=Path)
     parser.add_argument("--run-id", default=None)
+    parser.add_argument("--config", default="spec.yaml")
     arguments = parser.parse_args(argv)
+    given = Given(arguments.spec, arguments.run_id or new_run_id(), arguments.config)
     # Ray would fold lines that look alike, and the events of two steps do.
     os.environ["RAY_DEDUP_LOGS"] = "0"
     try:
-        act(arguments.spec, arguments.run_id or new_run_id())
+        act(given)
     except RayloraError as error:
         sys.stderr.write(f"{type(error).__name__}: {error.message}\n")
         if error.hint:

@@ -16,7 +16,7 @@ from raylora.config.data_spec import Ingest
 from raylora.config.places import run_dir
 from raylora.config.train_spec import TrainSpec
 from raylora.jobs.assessing import assess_on_cluster
-from raylora.jobs.assignment import Assignment
+from raylora.jobs.assignment import Assignment, make_folders
 from raylora.jobs.data.survey import survey
 from raylora.jobs.driver import connect, drive
 from raylora.jobs.record import recorded
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the job."""
     return drive(
         "raylora.jobs.finetune",
-        lambda file, run_id: finetune(read_resolved(file, TrainSpec), run_id),
+        lambda given: finetune(read_resolved(given.spec, TrainSpec), given.run_id),
         argv,
     )
 
@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def finetune(spec: TrainSpec, run_id: str) -> ResultEvent:
     """Train, check, evaluate and register one adapter. The cluster is the one Ray finds."""
     places = run_dir(Path(spec.outputs).absolute(), spec.tracking.experiment, run_id)
-    for folder in places.working:
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folders(places)
     # Mistakes in the data are found before anything is started.
     data = survey(spec.data, Path.cwd())
     connect()

@@ -59,10 +59,14 @@ class Mailbox:
         await self._order(slot, order)
         return await future
 
-    async def end(self, name: str) -> None:
-        """Take a trial out of its slot, if it is in; whoever waits for it hears of it."""
-        self._history = [report for report in self._history if report.name != name]
-        self._answer(await self._leave(name))
+    async def end(self, name: str) -> TrialReport:
+        """Take a trial out of its slot, if it is in; what it has come to."""
+        async with self._changed:
+            self._history = [report for report in self._history if report.name != name]
+            self._changed.notify_all()
+        gone = await self._leave(name)
+        self._answer(gone)
+        return gone
 
     async def stop(self, name: str) -> None:
         """End a trial for the user: what waits for it, or asks next, hears that it is stopped."""
@@ -109,8 +113,12 @@ class Mailbox:
         if not any(report.name == name for report in self._history):
             return None
         async with self._changed:
-            await self._wait(lambda: self._history[0].name == name, IN_ORDER_S)
-            report = next(report for report in self._history if report.name == name)
+            await self._wait(
+                lambda: not self._history or self._history[0].name == name, IN_ORDER_S
+            )
+            report = next((report for report in self._history if report.name == name), None)
+            if report is None:  # it was ended meanwhile
+                return None
             self._history.remove(report)
             self._changed.notify_all()
         self._last[name] = report
@@ -144,7 +152,7 @@ class Mailbox:
             del slot.reports[name]
             await self._order(slot, End(name))
         last = self._last.get(name) or TrialReport(name, TrialState.STOPPED)
-        return replace(last, state=TrialState.STOPPED)
+        return last if last.state.is_over else replace(last, state=TrialState.STOPPED)
 
     def _answer(self, report: TrialReport) -> None:
         future = self._awaited.pop(report.name, None)

@@ -1,23 +1,28 @@
 """The trials of a sweep as the driver knows them: their specs, folders and MLflow runs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import ray
 
 from raylora.cluster.events import NoticeEvent, emit
-from raylora.config.places import run_dir
+from raylora.config.places import RunPlaces, run_dir
 from raylora.config.sweep_rules import with_settings
 from raylora.config.sweep_spec import SweepSpec
-from raylora.jobs.assignment import Assignment
+from raylora.errors import NotFound
+from raylora.jobs.assignment import Assignment, make_folders
 from raylora.jobs.record import open_record
-from raylora.sweeps.orders import Begin
-from raylora.tracking.runs import Run, RunStatus
-
-PARENT_TAG = "mlflow.parentRunId"
-"""By which MLflow shows a run below another."""
-TRIAL_TAG = "raylora.trial"
+from raylora.lora.adapter_config import WEIGHTS
+from raylora.sweeps.command_line import submit_line
+from raylora.sweeps.ledger import Ledger, Proposal
+from raylora.sweeps.orders import Begin, TrialReport, TrialState
+from raylora.sweeps.warm_start import start_warm
+from raylora.tracking import sweep_tags as tags
+from raylora.tracking.ranking import ranked
+from raylora.tracking.run import Run, RunStatus
+from raylora.tracking.sweep_facts import TrialStatus
 
 
 @dataclass(frozen=True)
@@ -28,47 +33,156 @@ class Trial:
     run: Run
 
 
-class Trials:
-    """A Watcher that opens a run for each trial and lets the slot know what it trains."""
+class Slots(Protocol):
+    """Where trials train."""
 
-    def __init__(self, spec: SweepSpec, sweep: Assignment, mailbox: Any, slot: str) -> None:
-        """`sweep` is the sweep's own assignment: its run is the parent of all."""
+    def take(self, begin: Begin) -> str:
+        """The slot that a trial goes into."""
+        ...
+
+    def left(self, name: str) -> None:
+        """A trial is over."""
+        ...
+
+
+class OneSlot:
+    """Slots of which there is one."""
+
+    name = "fused"
+
+    def take(self, begin: Begin) -> str:
+        """See Slots."""
+        return self.name
+
+    def left(self, name: str) -> None:
+        """See Slots."""
+
+
+class Trials:
+    """A Watcher that opens a run for each trial and lets a slot know what it trains."""
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        sweep: Assignment,
+        mailbox: Any,
+        ledger: Ledger,
+        slots: Slots,
+        config: str,
+    ) -> None:
+        """`sweep` is the sweep's own assignment: its run is the parent of all.
+
+        config: what stands after `raylora submit` for a training without a trial's settings.
+        """
         self._spec = spec
         self._sweep = sweep
         self._mailbox = mailbox
-        self._slot = slot
-        self._trials: dict[str, Trial] = {}
+        self._ledger = ledger
+        self._slots = slots
+        self._config = config
+        self._proposals: dict[str, Proposal] = {}
+        self._runs: dict[str, Run] = {}
+        """Of trials that are not over."""
+        self._last: dict[str, TrialReport] = {}
 
-    def __getitem__(self, name: str) -> Trial:
-        return self._trials[name]
-
-    def began(self, name: str, settings: Mapping[str, Any]) -> None:
+    def began(self, proposal: Proposal) -> None:
         """See Watcher."""
-        trial = self._open(name, settings)
+        name = proposal.name
+        if name in self._proposals:  # it was paused
+            return
+        self._proposals[name] = proposal
+        self._ledger.began(proposal)
+        mlflow_run_id = ""
+        if not self._ledger.is_over(name):
+            self._runs[name] = self.open(name).run
+            mlflow_run_id = self._runs[name].mlflow_run_id
         search = self._spec.sweep
-        begin = Begin(name, trial.assignment, search.metric, search.report_steps)
-        ray.get(self._mailbox.announce.remote(begin, self._slot))
+        assignment = self._assignment(name, mlflow_run_id)
+        if proposal.warm_from is not None:
+            parent = self._assignment(proposal.warm_from, "")
+            start_warm(parent.spec, parent.places, assignment.spec, assignment.places)
+        begin = Begin(name, assignment, search.metric, search.report_steps)
+        ray.get(self._mailbox.announce.remote(begin, self._slots.take(begin)))
 
-    def reported(self, name: str, step: int, metrics: Mapping[str, float]) -> None:
+    def reported(self, report: TrialReport) -> None:
         """See Watcher."""
-        value = metrics.get(self._spec.sweep.metric)
-        emit(NoticeEvent(f"trial {name}: {self._spec.sweep.metric} {value:.4f} at step {step}"))
+        self._last[report.name] = report
+        if not self._ledger.reported(report):
+            return
+        self._runs[report.name].set_tags({tags.STEP: report.step})
+        value = report.metrics.get(self._spec.sweep.metric)
+        shown = "" if value is None else f"{self._spec.sweep.metric} {value:.4f} "
+        emit(NoticeEvent(f"trial {report.name}: {shown}at step {report.step}"))
 
     def ended(self, name: str, error: str) -> None:
-        """See Watcher."""
-        ray.get(self._mailbox.end.remote(name))
-        status = RunStatus.FAILED if error else RunStatus.FINISHED
-        self._trials[name].run.finish(status)
+        """See Watcher. What lost its workers is tried again when the sweep is resumed."""
+        report: TrialReport = ray.get(self._mailbox.end.remote(name))
+        self._slots.left(name)
+        failed = report.state is TrialState.FAILED
+        if error and not failed:
+            report = replace(report, state=TrialState.FAILED, error=error)
+        self._last[name] = report
+        if not error or failed:
+            self._ledger.ended(report)
+        if run := self._runs.pop(name, None):
+            self._close(run, report)
 
-    def _open(self, name: str, settings: Mapping[str, Any]) -> Trial:
-        sweep, base = self._sweep, self._spec.base
-        spec = with_settings(base, settings)
-        run_id = f"{sweep.run_id}-{name}"
+    def interrupted(self) -> None:
+        """The sweep ends before its trials: their runs are KILLED, until it is resumed."""
+        for run in self._runs.values():
+            run.finish(RunStatus.KILLED)
+        self._runs.clear()
+
+    def ranked(self) -> Sequence[TrialReport]:
+        """What the trials have come to, the best first."""
+        search = self._spec.sweep
+        return ranked(self._last.values(), search.metric, search.mode)
+
+    def settings(self, name: str) -> Mapping[str, Any]:
+        """The settings of a trial that has begun. Raises NotFound."""
+        if name not in self._proposals:
+            known = ", ".join(self._proposals)
+            raise NotFound(f"there is no trial {name}", hint=f"trials: {known}")
+        return self._proposals[name].settings
+
+    def open(self, name: str) -> Trial:
+        """The run of a trial, RUNNING."""
+        assignment = self._assignment(name, "")
+        make_folders(assignment.places)
+        settings = dict(self._proposals[name].settings)
+        found = {
+            tags.PARENT: self._sweep.mlflow_run_id,
+            tags.TRIAL: name,
+            tags.STATE: TrialStatus.RUNNING.value,
+            tags.SETTINGS: json.dumps(settings),
+            tags.SUBMIT: submit_line(self._config, settings),
+        }
+        run = open_record(assignment.spec, assignment.run_id, assignment.tracking_uri, found)
+        return Trial(replace(assignment, mlflow_run_id=run.mlflow_run_id), run)
+
+    def _assignment(self, name: str, mlflow_run_id: str) -> Assignment:
+        spec = with_settings(self._spec.base, self._proposals[name].settings)
+        run_id = f"{self._sweep.run_id}-{name}"
         places = run_dir(spec.outputs, spec.tracking.experiment, run_id)
-        for folder in places.working:
-            folder.mkdir(parents=True, exist_ok=True)
-        tags = {PARENT_TAG: sweep.mlflow_run_id, TRIAL_TAG: name}
-        run = open_record(spec, run_id, sweep.tracking_uri, tags)
-        assignment = Assignment(spec, run_id, run.mlflow_run_id, sweep.tracking_uri, places)
-        trial = self._trials[name] = Trial(assignment, run)
-        return trial
+        return Assignment(spec, run_id, mlflow_run_id, self._sweep.tracking_uri, places)
+
+    def _close(self, run: Run, report: TrialReport) -> None:
+        places = self._assignment(report.name, "").places
+        run.set_tags(
+            {
+                tags.STATE: report.state.value,
+                tags.STEP: report.step,
+                tags.ERROR: report.error,
+                **_size(places),
+            }
+        )
+        failed = report.state is TrialState.FAILED
+        run.finish(RunStatus.FAILED if failed else RunStatus.FINISHED)
+        if failed:
+            emit(NoticeEvent(f"trial {report.name} failed: {report.error}"))
+
+
+def _size(places: RunPlaces) -> dict[str, int]:
+    """Of a trial that was trained to its end."""
+    weights = places.adapter / WEIGHTS
+    return {tags.ADAPTER_BYTES: weights.stat().st_size} if weights.exists() else {}

@@ -1,7 +1,6 @@
-"""Ray Tune over thin trials: its schedulers decide, a slot trains."""
+"""Ray Tune over thin trials: its schedulers decide, slots train."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,34 +14,32 @@ from ray.tune.schedulers import (
 )
 
 from raylora.config.sweep_spec import Scheduler, SearchSpec
-from raylora.sweeps.thin_trial import STEP, ThinTrial
+from raylora.sweeps.ledger import Proposal
+from raylora.sweeps.orders import TrialReport, TrialState
+from raylora.sweeps.proposer import Proposer
+from raylora.sweeps.thin_trial import PROPOSAL, STATE, STEP, ThinTrial
 
 TRIAL_BYTES = 200 * 1024**2
 """Resident memory of a thin trial's process."""
-SETTINGS = "settings"
-"""In a Tune trial's config: values by key of the spec."""
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What became of a trial in Ray Tune."""
-
-    name: str
-    settings: Mapping[str, Any]
-    step: int
-    """Optimizer steps of its last report."""
-    metrics: Mapping[str, float]
-    error: str = ""
+ENVIRONMENT = {
+    # Actors that start at a time; with a searcher Ray's own is one.
+    "TUNE_MAX_PENDING_TRIALS_PG": "8",
+    # A trial that a user stops before its first report has no metric.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # The ledger and MLflow have what Tune's own loggers would write.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+}
+"""Ray Tune reads these in the driver."""
 
 
 class Watcher(Protocol):
     """Hears of trials in the driver."""
 
-    def began(self, name: str, settings: Mapping[str, Any]) -> None:
-        """A trial is about to take its first step."""
+    def began(self, proposal: Proposal) -> None:
+        """A trial is about to take its first step, or goes on after a pause."""
         ...
 
-    def reported(self, name: str, step: int, metrics: Mapping[str, float]) -> None:
+    def reported(self, report: TrialReport) -> None:
         """A trial has reported."""
         ...
 
@@ -53,26 +50,27 @@ class Watcher(Protocol):
 
 def tune_trials(
     search: SearchSpec,
-    proposals: Sequence[Mapping[str, Any]],
+    proposer: Proposer,
     most_steps: int,
     mailbox: Any,
     watcher: Watcher,
     folder: Path,
-) -> list[TrialResult]:
-    """Run a trial for each proposal, at_once of them at a time; their last results.
+) -> None:
+    """Run a trial for each proposal, until there are none left.
 
     most_steps: optimizer steps of a whole trial. folder: Ray Tune keeps its state there.
     """
+    os.environ.update(ENVIRONMENT)
     trainable = tune.with_parameters(ThinTrial, mailbox=mailbox)
-    tuner = tune.Tuner(
+    tune.Tuner(
         # The slot has the CPUs, a trial only waits for it.
         tune.with_resources(trainable, {"memory": TRIAL_BYTES}),
-        param_space={SETTINGS: tune.grid_search([dict(p) for p in proposals])},
         tune_config=tune.TuneConfig(
             metric=search.metric,
             mode=search.mode.value,
+            search_alg=proposer,
+            num_samples=-1,
             scheduler=_scheduler(search, most_steps),
-            max_concurrent_trials=search.at_once,
             time_budget_s=search.budget_minutes and 60 * search.budget_minutes,
             reuse_actors=True,
         ),
@@ -83,20 +81,7 @@ def tune_trials(
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),
         ),
-    )
-    found: list[TrialResult] = []
-    for result in tuner.fit():
-        metrics: Mapping[str, Any] = result.metrics or {}
-        found.append(
-            TrialResult(
-                name=str(metrics.get("trial_id", "")),
-                settings=(result.config or {}).get(SETTINGS, {}),
-                step=int(metrics.get(STEP, 0)),
-                metrics={k: v for k, v in metrics.items() if isinstance(v, float)},
-                error=str(result.error or ""),
-            )
-        )
-    return found
+    ).fit()
 
 
 def _scheduler(search: SearchSpec, most_steps: int) -> TrialScheduler:
@@ -126,18 +111,25 @@ class _Callback(tune.Callback):
         self._watcher = watcher
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._watcher.began(trial.trial_id, trial.config[SETTINGS])
+        self._watcher.began(trial.config[PROPOSAL])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        metrics = {key: value for key, value in result.items() if isinstance(value, float)}
-        self._watcher.reported(trial.trial_id, result[STEP], metrics)
+        self._watcher.reported(
+            TrialReport(
+                trial.config[PROPOSAL].name,
+                TrialState(result[STATE]),
+                result[STEP],
+                {key: value for key, value in result.items() if isinstance(value, float)},
+            )
+        )
 
     def on_trial_complete(
         self, iteration: int, trials: list[Any], trial: Any, **info: Any
     ) -> None:
-        self._watcher.ended(trial.trial_id, "")
+        self._watcher.ended(trial.config[PROPOSAL].name, "")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._watcher.ended(trial.trial_id, trial.error_msg or "it failed")
+        said = (trial.error_msg or "").strip().splitlines()
+        self._watcher.ended(trial.config[PROPOSAL].name, said[-1] if said else "it failed")

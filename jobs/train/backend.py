@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from raylora.config.training_spec import TrainingSpec
 from raylora.config.workers_spec import WorkersSpec
+from raylora.jobs.train.checkpoint_format import ADAM_MOMENTS, WEIGHT
 from raylora.jobs.train.parameter_groups import ParameterGroup
 from raylora.jobs.train.passes import Passes
 
@@ -22,10 +23,7 @@ State = Mapping[str, Tensor]
 """Of a run, by "PART/NAME": weight, exp_avg and exp_avg_sq of each trained parameter in fp32 and
 in its own shape, and what else the optimizer needs. It does not depend on the workers."""
 
-ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 STATE_PARTS = ("weight", *ADAM_MOMENTS)
-ADAM_STEPS = "optimizer/steps"
-LOSS_SCALE = "optimizer/loss_scale"
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,5 @@ def in_groups_order(
 def weights_of(state: State) -> dict[str, Tensor]:
     """The trained weights in a state, by their name in the model."""
     return {
-        key.removeprefix("weight/"): tensor
-        for key, tensor in state.items()
-        if key.startswith("weight/")
+        key.removeprefix(WEIGHT): tensor for key, tensor in state.items() if key.startswith(WEIGHT)
     }

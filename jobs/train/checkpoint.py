@@ -18,11 +18,9 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from raylora.jobs.train.checkpoint_format import PROGRESS, STATE, folder_of, newest_first
 from raylora.jobs.train.validation import Validation, best_of
 from raylora.lora import atomic, manifest
-
-STATE = "state.safetensors"
-PROGRESS = "progress.json"
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +63,7 @@ class Checkpoints:
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step is or would be."""
-        return self._directory / f"step-{step:06d}"
+        return folder_of(self._directory, step)
 
     def save(self, state: Mapping[str, Tensor], progress: Progress) -> Checkpoint:
         """Write a checkpoint, flushed to disk, then drop the oldest beyond `keep`.
@@ -78,7 +76,7 @@ class Checkpoints:
             (staged / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
             manifest.write(staged, {})
         best = best_of(progress.validations)
-        for old in self._newest_first()[self._keep :]:
+        for old in newest_first(self._directory)[self._keep :]:
             if best is None or old != self.path(best.step):
                 shutil.rmtree(old)
         return Checkpoint(final)
@@ -88,7 +86,7 @@ class Checkpoints:
 
         Damaged ones are logged and deleted, so that their steps can be saved again.
         """
-        for path in self._newest_first():
+        for path in newest_first(self._directory):
             fault = manifest.find_fault(path)
             if fault is None:
                 return Checkpoint(path)
@@ -103,6 +101,3 @@ class Checkpoints:
             return Checkpoint(self.path(step))
         log.warning("the checkpoint of step %d cannot be used: %s", step, fault)
         return None
-
-    def _newest_first(self) -> list[Path]:
-        return sorted(self._directory.glob("step-*"), reverse=True)

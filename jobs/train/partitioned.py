@@ -12,15 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from raylora.jobs.train.backend import (
-    ADAM_MOMENTS,
-    ADAM_STEPS,
-    LOSS_SCALE,
-    State,
-    Stepped,
-    in_groups_order,
-    names_in,
-)
+from raylora.jobs.train.backend import State, Stepped, in_groups_order, names_in
+from raylora.jobs.train.checkpoint_format import ADAM_MOMENTS, ADAM_STEPS, LOSS_SCALE
 from raylora.jobs.train.deepspeed_engine import make_engine, set_rate, steps_of
 from raylora.jobs.train.parameter_groups import ParameterGroup
 from raylora.jobs.train.passes import evaluating

@@ -12,14 +12,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from raylora.config.training_spec import TrainingSpec
-from raylora.jobs.train.backend import (
-    ADAM_MOMENTS,
-    ADAM_STEPS,
-    LOSS_SCALE,
-    State,
-    Stepped,
-    in_groups_order,
-)
+from raylora.jobs.train.backend import State, Stepped, in_groups_order
+from raylora.jobs.train.checkpoint_format import ADAM_MOMENTS, ADAM_STEPS, LOSS_SCALE
 from raylora.jobs.train.gradients import LocalGradients, LossScale
 from raylora.jobs.train.optimizer import (
     has_plain_moments,

@@ -15,15 +15,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from raylora.jobs.train import collective
-from raylora.jobs.train.backend import (
-    ADAM_MOMENTS,
-    ADAM_STEPS,
-    LOSS_SCALE,
-    STATE_PARTS,
-    State,
-    Stepped,
-    in_groups_order,
-)
+from raylora.jobs.train.backend import STATE_PARTS, State, Stepped, in_groups_order
+from raylora.jobs.train.checkpoint_format import ADAM_MOMENTS, ADAM_STEPS, LOSS_SCALE
 from raylora.jobs.train.deepspeed_engine import make_engine, set_rate, steps_of
 from raylora.jobs.train.gradients import LocalGradients, LossScale
 from raylora.jobs.train.parameter_groups import ParameterGroup

@@ -1,5 +1,7 @@
 """`raylora sweep`: search over settings on a cluster and follow it."""
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -17,6 +19,7 @@ from raylora.cluster.connect import connect
 from raylora.cluster.jobs import JobClient
 from raylora.config.compose import load_sweep
 from raylora.config.places import new_run_id
+from raylora.config.presets import Kind, presets
 
 
 @click.command("sweep")
@@ -49,6 +52,7 @@ def command(
         run_id=new_run_id(),
         base=Path.cwd(),
         program=submission.SEARCH,
+        config=_as_submitted(config, overrides),
     )
     submit.announce(submitted, cluster)
     if detach:
@@ -56,3 +60,10 @@ def command(
         next_commands([f"raylora jobs logs -f {submitted.job_id}"])
         return
     submit.finish(live.follow(client, submitted.job_id, output), submitted, output)
+
+
+def _as_submitted(config: str, overrides: Sequence[str]) -> str:
+    """What stands after `raylora submit` for a training with what trials begin with."""
+    named = f"{Kind.SWEEP}/{config}" if config in presets(Kind.SWEEP) else config
+    kept = [override for override in overrides if not override.lstrip("+~").startswith("sweep.")]
+    return shlex.join([named, *kept])

@@ -55,11 +55,13 @@ def submit(
     run_id: str,
     base: Path,
     program: str = FINETUNE,
+    config: str = SPEC_NAME,
 ) -> Submitted:
     """Start a training job, once it is sure that the cluster can ever hold it.
 
     run_id: made by the caller, so that the run has a name before anything else has heard of it.
-    base: folder that relative paths in the spec start from. Raises InvalidConfig,
+    base: folder that relative paths in the spec start from. config: what stands after `raylora
+    submit` for the same training, where the program says how to repeat it. Raises InvalidConfig,
     InsufficientResources, Unreachable, NotAuthorised.
     """
     settled = settle(spec, is_local=cluster.is_local, base=base)
@@ -70,7 +72,7 @@ def submit(
         run_id=run_id,
         name=settled.name,
         program=program,
-        args=(SPEC_NAME, "--run-id", run_id),
+        args=(SPEC_NAME, "--run-id", run_id, "--config", config),
         working_dir=str(bundle.working_dir),
         package=str(bundle.package),
         outputs=settled.outputs,

@@ -16,7 +16,7 @@ from raylora.config.judge import judge
 from raylora.config.layers import stack
 from raylora.config.origin import Origin
 from raylora.config.overrides import Assignment, Choice, parse_override
-from raylora.config.presets import Kind, locate
+from raylora.config.presets import Kind, kind_of, locate
 from raylora.config.schema import keys_of
 from raylora.config.serve_spec import ServeSpec
 from raylora.config.spec import Spec
@@ -45,9 +45,14 @@ class Resolved(Generic[SpecT]):
 def load_train(config: str, overrides: Sequence[str] = ()) -> Resolved[TrainSpec]:
     """Compose a TrainSpec; InvalidConfig holds every problem at once.
 
-    config: name of a preset in configs/train, or path of a YAML file.
+    config: name of a preset in configs/train, or path of a YAML file. Of a sweep it is what its
+    trials begin with.
     """
-    return _load(config, overrides, Kind.TRAIN, TrainSpec)
+    if kind_of(config) is not Kind.SWEEP:
+        return _load(config, overrides, Kind.TRAIN, TrainSpec)
+    sweep = _load(config, overrides, Kind.SWEEP, SweepSpec)
+    origins = {key: sweep.provenance[key] for key in keys_of(TrainSpec).leaves}
+    return Resolved(sweep.spec.base, origins, sweep.path)
 
 
 def load_serve(config: str, overrides: Sequence[str] = ()) -> Resolved[ServeSpec]:

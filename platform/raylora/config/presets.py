@@ -16,6 +16,7 @@ from raylora.errors import NotFound
 
 GROUPS = ("model", "data", "lora", "training", "profile", "experiment")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
+_SWEEP = re.compile(r"^sweep\s*:", re.MULTILINE)
 
 
 class Kind(StrEnum):
@@ -90,9 +91,15 @@ def locate(config: str, kind: Kind) -> Located:
 
 
 def kind_of(config: str) -> Kind:
-    """The kind that the folder in front of a name or path tells; train without one."""
-    folder = Path(config).parent.name
-    return Kind(folder) if folder in tuple(Kind) else Kind.TRAIN
+    """The kind that the folder in front of a name or path tells, or a file's section `sweep`.
+
+    Train without either.
+    """
+    path = Path(config)
+    if path.parent.name in tuple(Kind):
+        return Kind(path.parent.name)
+    is_sweep = path.is_file() and _SWEEP.search(path.read_text("utf-8", errors="replace"))
+    return Kind.SWEEP if is_sweep else Kind.TRAIN
 
 
 def _names(folder: str) -> list[str]:

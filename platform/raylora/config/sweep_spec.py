@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 
@@ -16,6 +17,8 @@ class Searcher(StrEnum):
     GRID = "grid"
     """Every combination, in order."""
     RANDOM = "random"
+    TPE = "tpe"
+    """Tree-structured Parzen estimator: learns from the trials before (Bergstra et al., 2011)."""
 
 
 class Scheduler(StrEnum):
@@ -35,6 +38,11 @@ class Mode(StrEnum):
     MIN = "min"
     MAX = "max"
 
+    @property
+    def direction(self) -> Literal["minimize", "maximize"]:
+        """Optuna's word."""
+        return "minimize" if self is Mode.MIN else "maximize"
+
 
 class FinishSpec(Spec):
     """What becomes of the best trial."""
@@ -42,6 +50,8 @@ class FinishSpec(Spec):
     # `register` is a method of every class that has an abstract base.
     model_config = ConfigDict(serialize_by_alias=True)
 
+    refit: int | None = Field(default=None, ge=1)
+    """Train its settings again, by themselves and for so many steps; null leaves it as it is."""
     register_best: bool = Field(default=True, alias="register")
     """Check its adapter and register it."""
     alias: str | None = None

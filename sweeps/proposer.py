@@ -1,0 +1,90 @@
+"""Tells Ray Tune which settings to try next: recorded ones, those of a user, those of a source."""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from raylora.sweeps.ledger import Proposal
+from raylora.sweeps.orders import TrialState
+from raylora.sweeps.sources import Outcome, Source
+from raylora.sweeps.thin_trial import PROPOSAL, STATE, STEP
+
+
+class Proposer(Searcher):
+    """A Searcher of Ray Tune's. Users ask for trials from another thread."""
+
+    def __init__(
+        self, source: Source, metric: str, at_once: int | None, known: Sequence[Proposal]
+    ) -> None:
+        """`known` are the proposals of an earlier attempt. at_once: trials that are not over."""
+        super().__init__(metric=metric, mode=None)
+        self._source = source
+        self._value = metric
+        self._at_once = at_once
+        self._waiting = deque(known)
+        self._number = max((int(proposal.name[1:]) for proposal in known), default=0)
+        self._running: dict[str, Proposal] = {}
+        self._lock = Lock()
+
+    def add(self, settings: Mapping[str, Any], warm_from: str | None) -> str | None:
+        """Have a user's own settings tried next; the trial's name, or None where all is over."""
+        with self._lock:
+            if not self._running:
+                return None
+            proposal = Proposal(self._name(), settings, warm_from=warm_from)
+            self._waiting.append(proposal)
+            return proposal.name
+
+    def suggest(self, trial_id: str) -> Any:
+        """See Searcher: settings, or FINISHED, or None for not now."""
+        with self._lock:
+            if self._at_once is not None and len(self._running) >= self._at_once:
+                return None
+            proposal = self._next()
+            if proposal is None:
+                # While a trial runs a user can still ask for another.
+                return None if self._running else self.FINISHED
+            self._running[trial_id] = proposal
+            return {PROPOSAL: proposal}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """See Searcher."""
+        with self._lock:
+            proposal = self._running.pop(trial_id, None)
+        if proposal is None or proposal.token is None:
+            return
+        result = result or {}
+        value = float(result.get(self._value, math.nan))
+        self._source.over(
+            proposal.token,
+            Outcome(
+                step=int(result.get(STEP, 0)),
+                value=None if error or math.isnan(value) else value,
+                whole=result.get(STATE) == TrialState.FINISHED,
+            ),
+        )
+
+    def save(self, checkpoint_path: str) -> None:
+        """See Searcher: the ledger has what is needed."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See Searcher."""
+
+    def _next(self) -> Proposal | None:
+        if self._waiting:
+            return self._waiting.popleft()
+        found = self._source.next()
+        if found is None:
+            return None
+        token, settings = found
+        return Proposal(self._name(), settings, token)
+
+    def _name(self) -> str:
+        self._number += 1
+        return f"t{self._number:02}"
