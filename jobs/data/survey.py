@@ -27,6 +27,8 @@ class Surveyed:
     digest: str
     """sha256 of what the rows say, whatever their files look like."""
     rows: int
+    size: int
+    """Bytes of what the rows say, as JSON."""
     context: str
     """training or validation."""
 
@@ -54,15 +56,17 @@ def _surveyed(
 ) -> Surveyed:
     faults = Faults(data.bad_rows)
     digest = hashlib.sha256()
-    count = 0
+    count = size = 0
     for row in rows:
         if isinstance(row, Fault):
             faults.add(row)
             continue
         count += 1
-        digest.update(canonical(row.content))
+        said = canonical(row.content)
+        size += len(said)
+        digest.update(said)
     faults.settle()
     if not count and not data.validation_ratio:
         raise no_rows(source.source, faults)
     name = Path(source.source).stem
-    return Surveyed(name, source.source, digest.hexdigest(), count, context)
+    return Surveyed(name, source.source, digest.hexdigest(), count, size, context)

@@ -1,8 +1,21 @@
 """Who can never be served is told so, with what was asked and what there is."""
 
+from typing import Any
+
 import pytest
 
-from raylora.cluster.capacity import Demand, Node, amounts, demand_of, require, totals
+from raylora.cluster.capacity import (
+    Demand,
+    Node,
+    amounts,
+    demand_of,
+    demand_of_sweep,
+    require,
+    room_for,
+    totals,
+    without,
+)
+from raylora.config.sweep_spec import SweepSpec
 from raylora.config.workers_spec import WorkersSpec
 from raylora.errors import ExitCode, InsufficientResources
 
@@ -53,3 +66,46 @@ def test_the_demand_of_a_spec_names_only_what_is_asked() -> None:
 def test_totals_leave_out_rays_node_markers() -> None:
     assert totals([LAPTOP, GPU_BOX]) == {"CPU": 18.0, "memory": 8e9, "GPU": 1.0}
     assert amounts(totals([LAPTOP])) == "2 CPU, 8.0 GB memory"
+
+
+@pytest.mark.parametrize(
+    ("search", "workers"),
+    [
+        ({}, 2),
+        ({"at_once": 8}, 2),
+        ({"at_once": 8, "trials_per_slot": 4}, 4),
+        ({"at_once": 8, "trials": 3, "trials_per_slot": 1}, 6),
+        ({"at_once": 3, "execution": "isolated"}, 6),
+        ({"execution": "isolated"}, 2),
+        ({"at_once": 8, "space": {"lora.use_dora": {"choice": [False, True]}}}, 4),
+    ],
+    ids=[
+        "as many as there is room for",
+        "all on one base",
+        "on two bases",
+        "no more than there are",
+        "each its own",
+        "one after the other",
+        "some beside those that share",
+    ],
+)
+def test_a_sweep_asks_for_the_workers_of_the_trials_at_once(
+    search: dict[str, Any], workers: int
+) -> None:
+    spec = SweepSpec.model_validate({"workers": {"num_workers": 2}, "sweep": search})
+    assert demand_of_sweep(spec).workers == workers
+
+
+def test_more_trials_at_once_than_there_is_room_for_are_refused() -> None:
+    search = {"at_once": 3, "execution": "isolated"}
+    spec = SweepSpec.model_validate({"workers": {"num_workers": 1}, "sweep": search})
+    with pytest.raises(InsufficientResources, match="3 workers.*can hold 2") as caught:
+        require(demand_of_sweep(spec), [LAPTOP])
+    assert "lower sweep.at_once" in str(caught.value.hint)
+
+
+def test_what_is_left_of_nodes_is_what_a_demand_does_not_take() -> None:
+    left = without(Demand(3, {"CPU": 1, "memory": 3e9}), [LAPTOP, Node("n", {"CPU": 4.0})])
+    assert [node.resources["CPU"] for node in left] == [0, 4]
+    assert left[0].resources["memory"] == 2e9
+    assert room_for({"CPU": 1}, left) == 4

@@ -1,6 +1,5 @@
 """`raylora plan`: what submit would start. Starts nothing, writes nothing."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import click
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from raylora.cli import footprint
 from raylora.cli.options import (
     address_option,
     config_argument,
@@ -22,10 +20,9 @@ from raylora.cluster.bundle import list_files
 from raylora.cluster.connect import connect
 from raylora.cluster.jobs import nodes
 from raylora.cluster.submission import FINETUNE, run_folder, settle, spec_files
+from raylora.config import footprint
 from raylora.config.compatibility import RULES
 from raylora.config.compose import Resolved, load_train
-from raylora.config.model_spec import ModelSource, ModelSpec
-from raylora.config.places import cache
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import InsufficientResources, Unreachable
 from raylora.tracking.location import DATABASE, SQLITE, shown
@@ -100,18 +97,8 @@ def _cluster(address: str | None, demand: capacity.Demand) -> dict[str, Any] | N
 
 def _memory(spec: TrainSpec) -> dict[str, int] | None:
     """What one worker holds; None where the base is not on this machine."""
-    folder = _weights_folder(spec.model)
+    folder = footprint.weights_folder(spec.model)
     return None if folder is None else footprint.measure(spec, folder).as_dict()
-
-
-def _weights_folder(model: ModelSpec) -> Path | None:
-    if model.source is ModelSource.PATH:
-        folder = Path(model.id)
-        return folder if folder.is_dir() else None
-    for record in sorted((cache() / "models").glob("*/source.json")):
-        if json.loads(record.read_text(encoding="utf-8")).get("id") == model.id:
-            return record.parent
-    return None
 
 
 def _tables(resolved: Resolved[TrainSpec], plan: dict[str, Any]) -> RenderableType:

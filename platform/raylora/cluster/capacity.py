@@ -1,8 +1,11 @@
 """Can this cluster ever hold what a job asks for? Policy only: the numbers come from elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 
+from raylora.config.fused_rules import Sharing, sharing
+from raylora.config.sweep_spec import SweepSpec
 from raylora.config.workers_spec import WorkersSpec
 from raylora.errors import InsufficientResources
 
@@ -24,6 +27,8 @@ class Demand:
 
     workers: int
     per_worker: Mapping[str, float]
+    lower: str = "workers.num_workers, workers.cpus_per_worker or workers.gpus_per_worker"
+    """Keys that make it less."""
 
     def __str__(self) -> str:
         noun = "worker" if self.workers == 1 else "workers"
@@ -36,12 +41,44 @@ def demand_of(workers: WorkersSpec) -> Demand:
     return Demand(workers.least, {name: size for name, size in asked.items() if size})
 
 
+def demand_of_sweep(spec: SweepSpec) -> Demand:
+    """Return what the trials ask for that are to train at once, fused wherever they may be."""
+    search, each = spec.sweep, demand_of(spec.workers)
+    wanted = min(search.at_once or 1, search.trials or search.at_once or 1)
+    shared = sharing(spec.base, search)
+    groups = wanted
+    if shared is not Sharing.NONE:
+        groups = ceil(wanted / (search.trials_per_slot or wanted))
+        # Trials of their own train beside those that share.
+        groups += shared is Sharing.SOME and groups < wanted
+    keys = f"sweep.at_once, {each.lower}" if groups > 1 else each.lower
+    return replace(each, workers=groups * each.workers, lower=keys)
+
+
+def room_for(per_worker: Mapping[str, float], nodes: Sequence[Node]) -> int:
+    """Return how many such workers the nodes hold."""
+    return sum(_workers_on(node, per_worker) for node in nodes)
+
+
+def without(demand: Demand, nodes: Sequence[Node]) -> list[Node]:
+    """Return what is left of the nodes when they hold a demand that they have room for."""
+    left: list[Node] = []
+    missing = demand.workers
+    for node in nodes:
+        here = min(missing, _workers_on(node, demand.per_worker))
+        missing -= here
+        taken = {name: here * size for name, size in demand.per_worker.items()}
+        rest = {name: size - taken.get(name, 0.0) for name, size in node.resources.items()}
+        left.append(replace(node, resources=rest))
+    return left
+
+
 def require(demand: Demand, nodes: Sequence[Node]) -> None:
     """Raise InsufficientResources where the cluster can never hold the demand at once.
 
     What other jobs use at the moment does not count: they end, and Ray queues the workers.
     """
-    fitting = sum(_workers_on(node, demand.per_worker) for node in nodes)
+    fitting = room_for(demand.per_worker, nodes)
     if fitting >= demand.workers:
         return
     have = "; ".join(f"{node.address}: {amounts(_compute(node.resources))}" for node in nodes)
@@ -53,8 +90,7 @@ def require(demand: Demand, nodes: Sequence[Node]) -> None:
         verdict = f"it can hold {fitting} ({have})"
     raise InsufficientResources(
         f"the job asks for {demand} and the cluster cannot hold them: {verdict}",
-        hint="lower workers.num_workers, workers.cpus_per_worker or workers.gpus_per_worker, "
-        "or use a larger cluster (--address)",
+        hint=f"lower {demand.lower}, or use a larger cluster (--address)",
     )
 
 

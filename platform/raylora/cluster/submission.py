@@ -19,6 +19,7 @@ from raylora.config.data_spec import BUNDLED, DataSpec
 from raylora.config.model_spec import ModelSource
 from raylora.config.places import run_dir
 from raylora.config.serve_spec import ServeSpec
+from raylora.config.sweep_spec import SweepSpec
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import InvalidConfig, NotFound, Problem, RayloraError
 
@@ -65,7 +66,7 @@ def submit(
     InsufficientResources, Unreachable, NotAuthorised.
     """
     settled = settle(spec, is_local=cluster.is_local, base=base)
-    capacity.require(capacity.demand_of(settled.workers), client.nodes())
+    capacity.require(_demand(settled), client.nodes())
     files = spec_files(settled, base, is_local=cluster.is_local)
     bundle = build(as_yaml(settled), files)
     record = JobRecord(
@@ -151,6 +152,12 @@ def as_yaml(spec: TrainSpec | ServeSpec) -> str:
 def run_folder(spec: TrainSpec, run_id: str) -> Path:
     """Return the folder of the run in the spec's outputs."""
     return run_dir(spec.outputs, spec.tracking.experiment, run_id).root
+
+
+def _demand(spec: TrainSpec) -> capacity.Demand:
+    if isinstance(spec, SweepSpec):
+        return capacity.demand_of_sweep(spec)
+    return capacity.demand_of(spec.workers)
 
 
 def _start(client: JobClient, record: JobRecord, bundle: Bundle, job_id: str) -> str:

@@ -1,7 +1,7 @@
 """Which values a search tries: a domain for each key, or for keys that move together."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -93,6 +93,14 @@ class Domain(Spec):
 def keys_in(name: str) -> tuple[str, ...]:
     """The keys of an entry of a space: one, or several with commas that move together."""
     return tuple(part.strip() for part in name.split(","))
+
+
+def samples_of(name: str, domain: Domain) -> Iterator[dict[str, Any]]:
+    """What each sample gives the keys of an entry; those of another number of values are not."""
+    keys = keys_in(name)
+    for value in domain.samples:
+        if len(keys) == 1 or (isinstance(value, tuple) and len(value) == len(keys)):
+            yield settled(name, value)
 
 
 def settled(name: str, value: Value) -> dict[str, Any]:

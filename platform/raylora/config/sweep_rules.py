@@ -11,7 +11,7 @@ from raylora.config.fused_rules import unfusable
 from raylora.config.judge import unknown_key
 from raylora.config.schema import keys_of
 from raylora.config.search_space import Domain, Value, keys_in, settled
-from raylora.config.sweep_spec import Searcher, SearchSpec
+from raylora.config.sweep_spec import Execution, Searcher, SearchSpec
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import InvalidConfig, Problem
 
@@ -34,7 +34,7 @@ def problems(base: TrainSpec, search: SearchSpec, source: str) -> list[Problem]:
     found += _following(search, source)
     found += _metric(base, search, source)
     found += _steps(base, search, source)
-    found += unfusable(base, search, source)
+    found += _execution(base, search, source)
     found += _searcher(search, source)
     return found
 
@@ -190,6 +190,19 @@ def _steps(base: TrainSpec, search: SearchSpec, source: str) -> Iterator[Problem
             f"{search.report_steps} is no multiple of training.logging_steps="
             f"{training.logging_steps}, at which the loss is known",
             "Make it a multiple.",
+            source,
+        )
+
+
+def _execution(base: TrainSpec, search: SearchSpec, source: str) -> Iterator[Problem]:
+    """What cannot be fused trains isolated, unless the search says that all are fused."""
+    if search.execution is Execution.FUSED:
+        yield from unfusable(base, search, source)
+    if search.execution is Execution.ISOLATED and search.trials_per_slot is not None:
+        yield Problem(
+            "sweep.trials_per_slot",
+            "isolated trials share no base",
+            f"Leave it out, or write sweep.execution={Execution.AUTO}.",
             source,
         )
 

@@ -32,6 +32,17 @@ class Scheduler(StrEnum):
     """Ends trials that are worse than the median of the others at the same step."""
 
 
+class Execution(StrEnum):
+    """Whether trials share a base."""
+
+    AUTO = "auto"
+    """Fused are those that can, isolated the others."""
+    FUSED = "fused"
+    """Many adapters on one frozen base, in one forward and backward pass."""
+    ISOLATED = "isolated"
+    """Each trial has its own base and workers; any setting, more time and memory."""
+
+
 class Mode(StrEnum):
     """Whether less or more is better."""
 
@@ -72,6 +83,10 @@ class SearchSpec(Spec):
     """Settings to try; null with a grid is all of them."""
     at_once: int | None = Field(default=None, ge=1)
     """Trials that train at the same time; null is as many as the cluster holds."""
+    execution: Execution = Execution.AUTO
+    """auto fuses what can share a base, fused refuses the rest, isolated fuses nothing."""
+    trials_per_slot: int | None = Field(default=None, ge=1)
+    """Fused trials on one base at most; null is as many as pay and memory holds."""
     budget_minutes: float | None = Field(default=None, gt=0)
     """Trials end after this, and no new one begins."""
     report_steps: int = Field(default=5, ge=1)

@@ -15,7 +15,8 @@ from typing import Any
 
 from raylora.config.data_spec import Packing
 from raylora.config.lora_spec import LoraSpec
-from raylora.config.model_spec import DType, ModelSpec, Quantization
+from raylora.config.model_spec import DType, ModelSource, ModelSpec, Quantization
+from raylora.config.places import cache
 from raylora.config.train_spec import TrainSpec
 from raylora.config.training_spec import Optimizer
 
@@ -80,6 +81,17 @@ def measure(spec: TrainSpec, folder: Path) -> Footprint:
     whole = {name: int(size) for name, size in parts.items()}
     parameters = sum(prod(shape) for shape in shapes.values())
     return Footprint(parameters, trained, **whole, total=sum(whole.values()))
+
+
+def weights_folder(model: ModelSpec) -> Path | None:
+    """Where the base lies on this machine; None where it does not."""
+    if model.source is ModelSource.PATH:
+        folder = Path(model.id)
+        return folder if folder.is_dir() else None
+    for record in sorted((cache() / "models").glob("*/source.json")):
+        if json.loads(record.read_text(encoding="utf-8")).get("id") == model.id:
+            return record.parent
+    return None
 
 
 def weight_bytes(model: ModelSpec, shapes: Shapes) -> float:

@@ -1,0 +1,60 @@
+"""Hands each trial that begins its slot: one that is shared, or one of its own."""
+
+from collections.abc import Mapping
+
+from raylora.config.fused_rules import why_alone
+from raylora.config.train_spec import TrainSpec
+from raylora.errors import JobFailed
+from raylora.sweeps.planner import Plan
+
+
+class Slots:
+    """Who is where. A slot of a trial's own is named after it."""
+
+    def __init__(self, plan: Plan, base: TrainSpec) -> None:
+        """`base` is the sweep's: what trials share."""
+        self._base = base
+        self._room = {slot.name: slot.capacity for slot in plan.slots}
+        self._isolated_at_once = plan.isolated_at_once
+        self._slot_of: dict[str, str] = {}
+        self._lost = ""
+        """Why a shared slot was lost."""
+
+    def slot_of(self, name: str, spec: TrainSpec) -> str:
+        """Where a trial trains until it has left: with the fewest others, or in a slot of its own.
+
+        Raises JobFailed where there is none.
+        """
+        if name not in self._slot_of:
+            self._slot_of[name] = self._choose(name, spec)
+        return self._slot_of[name]
+
+    def left(self, name: str) -> None:
+        """A trial is over."""
+        self._slot_of.pop(name, None)
+
+    def lost(self, slot: str, why: str) -> None:
+        """A shared slot takes no trials any more."""
+        self._room.pop(slot, None)
+        self._lost = why
+
+    def _choose(self, name: str, spec: TrainSpec) -> str:
+        why = why_alone(self._base, spec)
+        counts = self._counts()
+        with_room = [slot for slot, room in self._room.items() if counts[slot] < room]
+        if with_room and not why:
+            return min(with_room, key=counts.__getitem__)
+        if self._isolated_at_once:
+            return name
+        if self._room and not why:
+            # One that leaves may be counted until its successor has begun.
+            return min(self._room, key=counts.__getitem__)
+        raise JobFailed(
+            f"no slot takes trial {name}: {why or self._lost}",
+            hint="what trains beside shared slots is planned when a sweep starts: start one with "
+            "such a trial, or with sweep.execution=isolated",
+        )
+
+    def _counts(self) -> Mapping[str, int]:
+        there = list(self._slot_of.values())
+        return {slot: there.count(slot) for slot in self._room}
