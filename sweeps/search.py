@@ -13,23 +13,28 @@ from typing import Any
 
 import ray
 
-from raylora.cluster.events import ResultEvent, StageEvent, emit
+from raylora.cluster.capacity import Node
+from raylora.cluster.events import NoticeEvent, ResultEvent, StageEvent, emit
 from raylora.config.compose import read_resolved
 from raylora.config.places import run_dir
+from raylora.config.sweep_rules import with_settings
 from raylora.config.sweep_spec import SweepSpec
 from raylora.errors import JobFailed
 from raylora.jobs.assignment import Assignment, make_folders
-from raylora.jobs.data.survey import survey
+from raylora.jobs.data.survey import Surveyed, survey
 from raylora.jobs.driver import connect, drive
 from raylora.jobs.record import recorded
 from raylora.sweeps.control import Control, listening
+from raylora.sweeps.estimates import known_of
+from raylora.sweeps.executing import executing
 from raylora.sweeps.finish import finish
 from raylora.sweeps.ledger import LEDGER, Ledger
 from raylora.sweeps.mailbox import Mailbox
+from raylora.sweeps.planner import Plan, plan
 from raylora.sweeps.proposer import Proposer
-from raylora.sweeps.slot_run import slot_running
-from raylora.sweeps.sources import source_of
-from raylora.sweeps.trials import OneSlot, Trials
+from raylora.sweeps.slots import Slots
+from raylora.sweeps.sources import Source, source_of
+from raylora.sweeps.trials import Trials
 from raylora.sweeps.tuning import tune_trials
 from raylora.tracking import sweep_tags as tags
 from raylora.tracking.location import tracking_uri
@@ -60,11 +65,11 @@ def search(spec: SweepSpec, run_id: str, config: str) -> ResultEvent:
         sweep = Assignment(base, run_id, run.mlflow_run_id, uri, places)
         ledger = Ledger(places.metadata / LEDGER)
         source = source_of(spec, places.metadata, ledger.tokens)
-        planned = len(ledger.tokens) + source.left
-        run.set_tags({tags.SWEEP: tags.search_facts(spec.sweep, planned)})
-        emit(StageEvent("trials", str(planned)))
-        proposer = Proposer(source, spec.sweep.metric, spec.sweep.at_once, ledger.proposals)
-        trials = _train(spec, sweep, ledger, proposer, config)
+        planned = _plan(spec, ledger, source, data)
+        number = len(ledger.tokens) + source.left
+        run.set_tags({tags.SWEEP: tags.search_facts(spec.sweep, number)})
+        emit(StageEvent("trials", str(number)))
+        trials = _train(spec, sweep, ledger, source, planned, config)
         best = trials.ranked()[0]
         if best.error:
             raise JobFailed(f"no trial came to an end; the best one's error: {best.error}")
@@ -74,20 +79,40 @@ def search(spec: SweepSpec, run_id: str, config: str) -> ResultEvent:
     return result
 
 
+def _plan(spec: SweepSpec, ledger: Ledger, source: Source, data: Sequence[Surveyed]) -> Plan:
+    """How the trials that are not over will train."""
+    waiting = [known.settings for known in ledger.proposals if not ledger.is_over(known.name)]
+    first = [with_settings(spec.base, found) for found in (*waiting, *source.foreseen)]
+    nodes = [
+        Node(node["NodeManagerAddress"], node["Resources"])
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    planned = plan(spec, first, nodes, known_of(first or [spec.base], data))
+    for notice in planned.notices:
+        emit(NoticeEvent(notice))
+    return planned
+
+
 def _train(
-    spec: SweepSpec, sweep: Assignment, ledger: Ledger, proposer: Proposer, config: str
+    spec: SweepSpec,
+    sweep: Assignment,
+    ledger: Ledger,
+    source: Source,
+    planned: Plan,
+    config: str,
 ) -> Trials:
     """Train trials until there is nothing left to try."""
     actor = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000)
     mailbox: Any = actor.remote(ledger.reports)
-    slot = OneSlot()
-    trials = Trials(spec, sweep, mailbox, ledger, slot, config)
+    proposer = Proposer(source, spec.sweep.metric, planned.at_once, ledger.proposals)
+    trials = Trials(spec, sweep, mailbox, ledger, Slots(planned, sweep.spec), config)
     control = Control(spec.base, proposer, trials, mailbox)
     steps = spec.training.max_steps
     assert steps is not None, "sweep_rules wants it"
     try:
         with (
-            slot_running(sweep, mailbox, slot.name),
+            executing(planned, sweep, mailbox),
             listening(sweep.tracking_uri, sweep.mlflow_run_id, control.act),
         ):
             tune_trials(spec.sweep, proposer, steps, mailbox, trials, sweep.places.metadata)

@@ -44,6 +44,11 @@ class Source(Protocol):
         """How many are still to come."""
         ...
 
+    @property
+    def foreseen(self) -> Sequence[Mapping[str, Any]]:
+        """Those of them that do not depend on what becomes of others."""
+        ...
+
     def next(self) -> tuple[int, Mapping[str, Any]] | None:
         """Another token and settings; None at the end."""
         ...
@@ -79,6 +84,11 @@ class Listed:
         """See Source."""
         return len(self._waiting)
 
+    @property
+    def foreseen(self) -> Sequence[Mapping[str, Any]]:
+        """See Source."""
+        return [settings for _, settings in self._waiting]
+
     def next(self) -> tuple[int, Mapping[str, Any]] | None:
         """See Source."""
         return self._waiting.pop(0) if self._waiting else None
@@ -95,6 +105,7 @@ class Estimator:
         search = spec.sweep
         self._space = search.space
         self._base = _values(spec.base)
+        self.foreseen: Sequence[Mapping[str, Any]] = ()
         self.left = max(0, (search.trials or 1) - len(used))
         self._asked: dict[int, Trial] = {}
         self._study = optuna.create_study(

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 
@@ -11,18 +11,22 @@ from raylora.cluster.events import NoticeEvent, emit
 from raylora.config.places import RunPlaces, run_dir
 from raylora.config.sweep_rules import with_settings
 from raylora.config.sweep_spec import SweepSpec
-from raylora.errors import NotFound
+from raylora.errors import NotFound, RayloraError
 from raylora.jobs.assignment import Assignment, make_folders
 from raylora.jobs.record import open_record
 from raylora.lora.adapter_config import WEIGHTS
 from raylora.sweeps.command_line import submit_line
 from raylora.sweeps.ledger import Ledger, Proposal
 from raylora.sweeps.orders import Begin, TrialReport, TrialState
+from raylora.sweeps.slots import Slots
 from raylora.sweeps.warm_start import start_warm
 from raylora.tracking import sweep_tags as tags
 from raylora.tracking.ranking import ranked
 from raylora.tracking.run import Run, RunStatus
 from raylora.tracking.sweep_facts import TrialStatus
+
+NOWHERE = ""
+"""The slot of trials that are over."""
 
 
 @dataclass(frozen=True)
@@ -31,31 +35,6 @@ class Trial:
 
     assignment: Assignment
     run: Run
-
-
-class Slots(Protocol):
-    """Where trials train."""
-
-    def take(self, begin: Begin) -> str:
-        """The slot that a trial goes into."""
-        ...
-
-    def left(self, name: str) -> None:
-        """A trial is over."""
-        ...
-
-
-class OneSlot:
-    """Slots of which there is one."""
-
-    name = "fused"
-
-    def take(self, begin: Begin) -> str:
-        """See Slots."""
-        return self.name
-
-    def left(self, name: str) -> None:
-        """See Slots."""
 
 
 class Trials:
@@ -92,17 +71,15 @@ class Trials:
             return
         self._proposals[name] = proposal
         self._ledger.began(proposal)
-        mlflow_run_id = ""
-        if not self._ledger.is_over(name):
-            self._runs[name] = self.open(name).run
-            mlflow_run_id = self._runs[name].mlflow_run_id
         search = self._spec.sweep
-        assignment = self._assignment(name, mlflow_run_id)
-        if proposal.warm_from is not None:
-            parent = self._assignment(proposal.warm_from, "")
-            start_warm(parent.spec, parent.places, assignment.spec, assignment.places)
-        begin = Begin(name, assignment, search.metric, search.report_steps)
-        ray.get(self._mailbox.announce.remote(begin, self._slots.take(begin)))
+        if self._ledger.is_over(name):
+            begin = Begin(name, self._assignment(name, ""), search.metric, search.report_steps)
+            ray.get(self._mailbox.announce.remote(begin, NOWHERE))
+            return
+        trial = self.open(name)
+        self._runs[name] = trial.run
+        begin = Begin(name, trial.assignment, search.metric, search.report_steps)
+        ray.get(self._mailbox.announce.remote(begin, self._slot_for(proposal, trial)))
 
     def reported(self, report: TrialReport) -> None:
         """See Watcher."""
@@ -159,6 +136,18 @@ class Trials:
         }
         run = open_record(assignment.spec, assignment.run_id, assignment.tracking_uri, found)
         return Trial(replace(assignment, mlflow_run_id=run.mlflow_run_id), run)
+
+    def _slot_for(self, proposal: Proposal, trial: Trial) -> str:
+        """Where it trains; what cannot begin fails by itself, and takes no other with it."""
+        child = trial.assignment
+        try:
+            if proposal.warm_from is not None:
+                parent = self._assignment(proposal.warm_from, "")
+                start_warm(parent.spec, parent.places, child.spec, child.places)
+            return self._slots.slot_of(proposal.name, child.spec)
+        except RayloraError as error:
+            ray.get(self._mailbox.close.remote(error.message, proposal.name))
+            return proposal.name
 
     def _assignment(self, name: str, mlflow_run_id: str) -> Assignment:
         spec = with_settings(self._spec.base, self._proposals[name].settings)

@@ -14,8 +14,13 @@ from raylora.sweeps.sources import Outcome, Source, source_of
 RATE = "training.learning_rate"
 
 
-def spec(searcher: str, trials: int | None = 8, seed: int = 0, **space: Any) -> SweepSpec:
-    space = space or {"lora.r": {"choice": [4, 8]}, RATE: {"choice": [1e-4, 1e-3]}}
+RATES = {RATE: {"loguniform": [1e-5, 1e-2]}}
+FOUR = {"lora.r": {"choice": [4, 8]}, RATE: {"choice": [1e-4, 1e-3]}}
+
+
+def spec(
+    searcher: str, trials: int | None = 8, space: Mapping[str, Any] = FOUR, seed: int = 0
+) -> SweepSpec:
     search = {"space": space, "searcher": searcher, "trials": trials, "seed": seed}
     return SweepSpec.model_validate({"training": {"max_steps": 20}, "sweep": search})
 
@@ -36,8 +41,7 @@ def test_a_grid_is_all_combinations_and_no_more_than_asked_for(tmp_path: Path):
 
 
 def test_random_settings_follow_from_the_seed(tmp_path: Path):
-    ours = spec("random", 20, **{RATE: {"loguniform": [1e-5, 1e-2]}})
-    other = spec("random", 20, seed=1, **{RATE: {"loguniform": [1e-5, 1e-2]}})
+    ours, other = (spec("random", 20, RATES, seed) for seed in (0, 1))
     first, second = (drain(source_of(ours, tmp_path, [])) for _ in range(2))
     assert first == second != drain(source_of(other, tmp_path, []))
     assert all(1e-5 <= found[RATE] <= 1e-2 for found in first.values())
@@ -59,7 +63,7 @@ def lossy(settings: Mapping[str, Any]) -> float:
 def losses_of(searcher: str, folder: Path, seed: int) -> list[float]:
     folder.mkdir(exist_ok=True)
     space = {RATE: {"loguniform": [1e-6, 1e-1]}, "lora.r": {"choice": [4, 8]}}
-    source = source_of(spec(searcher, 40, seed, **space), folder, [])
+    source = source_of(spec(searcher, 40, space, seed), folder, [])
     losses: list[float] = []
     while (proposed := source.next()) is not None:
         losses.append(lossy(proposed[1]))
@@ -78,7 +82,7 @@ def test_the_estimator_learns_where_to_look(tmp_path: Path):
 
 
 def test_the_estimator_keeps_what_it_has_seen(tmp_path: Path):
-    wanted = spec("tpe", 6, **{RATE: {"uniform": [1e-4, 1e-2]}})
+    wanted = spec("tpe", 6, RATES)
     source = source_of(wanted, tmp_path, [])
     told: dict[int, float] = {}
     for _ in range(4):
@@ -101,7 +105,7 @@ def test_keys_that_do_not_apply_are_left_out(tmp_path: Path):
         "training.decay_ratio": {"uniform": [0.1, 0.4], "when": {"training.lr_scheduler": "wsd"}},
     }
     for searcher in ("random", "tpe"):
-        found = drain(source_of(spec(searcher, 12, **space), tmp_path, []))
+        found = drain(source_of(spec(searcher, 12, space), tmp_path, []))
         for settings in found.values():
             is_wsd = settings["training.lr_scheduler"] == "wsd"
             assert ("training.decay_ratio" in settings) is is_wsd
