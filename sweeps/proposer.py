@@ -70,8 +70,12 @@ class Proposer(Searcher):
             ),
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune keeps a copy, which nobody reads: the ledger has what is needed."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
-        """See Searcher: the ledger has what is needed."""
+        """See Searcher; as for the copy."""
 
     def restore(self, checkpoint_path: str) -> None:
         """See Searcher."""

@@ -77,6 +77,7 @@ class Trials:
             ray.get(self._mailbox.announce.remote(begin, NOWHERE))
             return
         trial = self.open(name)
+        trial.run.set_tags({tags.STATE: TrialStatus.RUNNING.value})
         self._runs[name] = trial.run
         begin = Begin(name, trial.assignment, search.metric, search.report_steps)
         ray.get(self._mailbox.announce.remote(begin, self._slot_for(proposal, trial)))
@@ -123,14 +124,13 @@ class Trials:
         return self._proposals[name].settings
 
     def open(self, name: str) -> Trial:
-        """The run of a trial, RUNNING."""
+        """A trial and its run, to be written to; close it with run.finish."""
         assignment = self._assignment(name, "")
         make_folders(assignment.places)
         settings = dict(self._proposals[name].settings)
         found = {
             tags.PARENT: self._sweep.mlflow_run_id,
             tags.TRIAL: name,
-            tags.STATE: TrialStatus.RUNNING.value,
             tags.SETTINGS: json.dumps(settings),
             tags.SUBMIT: submit_line(self._config, settings),
         }

@@ -110,6 +110,10 @@ class _Callback(tune.Callback):
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune keeps a copy, which nobody reads."""
+        return {}
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._watcher.began(trial.config[PROPOSAL])
 

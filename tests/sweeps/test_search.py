@@ -74,6 +74,8 @@ def test_a_sweep_whose_driver_is_killed_goes_on_and_registers_the_best(
         if "at step 10" in line:
             kill_driver(run_id)
             break
+    else:
+        pytest.fail(client.logs(run_id)[-4000:])
     wait_for_end(client, run_id)
     places = run_dir(spec.outputs, spec.tracking.experiment, run_id)
     before = Ledger(places.metadata / LEDGER)
