@@ -91,6 +91,16 @@ def test_a_sweep_as_it_is_read_back(uri: str, sweep: Run, trial: Trial) -> None:
     assert get_sweep(uri, sweep.mlflow_run_id).trials[0] == first
 
 
+def test_a_trial_with_the_base_s_own_value_has_it_too(uri: str, start, trial: Trial) -> None:
+    trial("t01", TrialStatus.RUNNING, [], SETTINGS={"lora.r": 8, "data.packing": "none"})
+    trial("t02", TrialStatus.RUNNING, []).log_params(
+        {"lora": {"r": 16, "use_rslora": False}, "data": {"packing": "documents"}}
+    )
+    first, second = get_sweep(uri, SWEEP).trials
+    assert first.settings == {"lora.r": 8, "data.packing": "none"}
+    assert second.settings == {"lora.r": 16, "data.packing": "documents"}
+
+
 def test_metrics_of_all_trials_by_step(uri: str, trial: Trial) -> None:
     trial("t01", TrialStatus.RUNNING, [2.0, 1.0])
     trial("t02", TrialStatus.RUNNING, [])

@@ -11,17 +11,25 @@ import click
 
 from raylora.errors import MissingExtra
 
-NEEDED = ("torch", "transformers", "safetensors")
-"""What the extras train and serve bring and the programs import."""
+MODEL_PACKAGES = ("torch", "transformers", "safetensors")
+"""What the extras train and serve bring, and programs import that load a model or a tokenizer."""
+REPORT_PACKAGES = ("optuna", "plotly", "sklearn")
+"""What the extra train brings, and the report of a sweep imports."""
 
 
-def run_program(program: str, arguments: Sequence[str], *, needed_for: str) -> Any:
+def run_program(
+    program: str,
+    arguments: Sequence[str],
+    *,
+    needed_for: str,
+    packages: Sequence[str] = MODEL_PACKAGES,
+) -> Any:
     """Run `python -m PROGRAM ARGUMENTS` to its end and give the JSON it printed on stdout.
 
     Its stderr is this command's: progress, and the reason where it fails; then this command ends
-    with the same exit code. Raises MissingExtra before anything starts.
+    with the same exit code. Raises MissingExtra before anything starts where it lacks `packages`.
     """
-    if any(importlib.util.find_spec(package) is None for package in NEEDED):
+    if any(importlib.util.find_spec(package) is None for package in packages):
         raise MissingExtra("train", needed_for)
     # -P: a file in the current folder must not take the place of a package.
     done = subprocess.run(

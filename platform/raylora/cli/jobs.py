@@ -102,6 +102,11 @@ def resume(job_id: str, detach: bool, address: str | None, output: str) -> None:
     ID is a job or a run. The same spec and files are submitted again under the same run, so the
     run continues: it is not a second one. Works after the cluster has been restarted.
     """
+    go_on(job_id, detach, address, output)
+
+
+def go_on(job_id: str, detach: bool, address: str | None, output: str) -> None:
+    """Submit an ended job again and, unless detached, follow it to its end."""
     cluster = connect(address)
     client = JobClient(cluster)
     submitted = submission.resume(client, job_id)

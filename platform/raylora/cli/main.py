@@ -31,6 +31,8 @@ COMMANDS: dict[str, Entry] = {
     ),
     "submit": Entry("raylora.cli.submit:command", "Run a fine-tuning job and follow it."),
     "sweep": Entry("raylora.cli.sweep:command", "Search settings: many trials on one base."),
+    "sweeps": Entry("raylora.cli.sweeps:command", "List, stop, resume and report sweeps."),
+    "trials": Entry("raylora.cli.trials:command", "List, stop and clone trials of a sweep."),
     "plan": Entry("raylora.cli.plan:command", "Show what submit would start, and start nothing."),
     "jobs": Entry("raylora.cli.jobs:command", "List, follow and stop jobs."),
     "runs": Entry("raylora.cli.runs:command", "List, show and compare tracked runs."),

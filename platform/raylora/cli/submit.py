@@ -25,6 +25,7 @@ from raylora.cluster.jobs import JobClient
 from raylora.cluster.submission import Submitted
 from raylora.config.compose import load_serve, load_train
 from raylora.config.places import new_run_id
+from raylora.config.sweep_spec import SweepSpec
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import JobFailed
 
@@ -127,7 +128,8 @@ def _next(spec: TrainSpec, result: ResultEvent) -> Iterator[str]:
     """Commands that work as printed from this folder: they name the store where it is another."""
     is_default = Path(spec.outputs) == Path.cwd() / DEFAULT_OUTPUTS
     store = same_store(spec.tracking.uri, DEFAULT_OUTPUTS if is_default else spec.outputs)
-    yield f"raylora runs show {result.run_id}{store}"
+    look = "sweeps status" if isinstance(spec, SweepSpec) else "runs show"
+    yield f"raylora {look} {result.run_id}{store}"
     if result.adapter is None:
         return
     yield f"raylora adapters show {result.adapter}{store}"

@@ -103,10 +103,11 @@ def resume(client: JobClient, job_id: str) -> Submitted:
             hint="resume it where it was submitted: the spec and its files are kept there",
         )
     bundle = Bundle(Path(record.working_dir), Path(record.package))
+    spec_type = SweepSpec if record.program == SEARCH else TrainSpec
     taken = {job.job_id for job in jobs}
     names = (f"{run_id}-r{attempt}" for attempt in itertools.count(1))
     new_id = next(name for name in names if name not in taken)
-    return Submitted(_start(client, record, bundle, new_id), run_id, bundle)
+    return Submitted(_start(client, record, bundle, new_id), run_id, bundle, spec_type)
 
 
 def settle(spec: SomeSpec, *, is_local: bool, base: Path) -> SomeSpec:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 
 def flatten(params: Mapping[str, object], prefix: str = "") -> dict[str, str]:
@@ -18,3 +19,11 @@ def flatten(params: Mapping[str, object], prefix: str = "") -> dict[str, str]:
 def text(value: object) -> str:
     """Strings as they are, everything else as JSON: true, null, 0.001, ["q_proj"]."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def value_of(stored: str) -> Any:
+    """What `text` wrote; a string that reads like JSON comes back as what it reads like."""
+    try:
+        return json.loads(stored)
+    except ValueError:
+        return stored

@@ -1,7 +1,7 @@
 """What the stored runs of a sweep tell: its search, and the trials with their states."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from raylora.config.sweep_spec import Mode
 from raylora.tracking import sweep_tags as tags
 from raylora.tracking.nearest import not_found
+from raylora.tracking.params import value_of
 from raylora.tracking.ranking import ranked
 from raylora.tracking.run import RUN_ID_TAG, RunStatus
 from raylora.tracking.run_facts import summary_of
@@ -45,7 +46,7 @@ class TrialRecord:
     mlflow_run_id: str
     state: TrialStatus
     settings: dict[str, Any]
-    """By key, what differs from the sweep's base."""
+    """Its value of each key in which any trial differs from the sweep's base."""
     step: int
     """Optimizer steps done at its last report."""
     metrics: dict[str, float]
@@ -117,7 +118,8 @@ def sweep_details(
 ) -> SweepDetails:
     """A sweep from its run and those of its trials; experiments maps MLflow's ids to names."""
     run, found = summary_of(entity, experiments), entity.data.tags
-    trials = sorted((_trial(child, run.status) for child in children), key=_place)
+    keys = dict.fromkeys(key for child in children for key in _changed(child))
+    trials = sorted((_trial(child, keys, run.status) for child in children), key=_place)
     search = json.loads(found[tags.SWEEP])
     states = [trial.state for trial in trials]
     summary = SweepSummary(
@@ -142,18 +144,24 @@ def sweep_details(
     return SweepDetails(summary, trials)
 
 
-def _trial(entity: "MlflowEntity", sweep: RunStatus) -> TrialRecord:
+def _changed(entity: "MlflowEntity") -> dict[str, Any]:
+    return json.loads(entity.data.tags.get(tags.SETTINGS, "{}"))
+
+
+def _trial(entity: "MlflowEntity", keys: Iterable[str], sweep: RunStatus) -> TrialRecord:
     # The experiment's name is the sweep's, so it is not asked for.
     run, found = summary_of(entity, {}), entity.data.tags
     state = _state(found.get(tags.STATE, TrialStatus.RUNNING), run.status, sweep)
     size = found.get(tags.ADAPTER_BYTES)
+    # A trial with the base's own value does not differ in it; its parameters have that value.
+    everything = {k: value_of(v) for k, v in entity.data.params.items()} | _changed(entity)
     failed = "it failed and left no reason" if state is TrialStatus.FAILED else ""
     return TrialRecord(
         name=found[tags.TRIAL],
         run_id=found.get(RUN_ID_TAG, run.mlflow_run_id),
         mlflow_run_id=run.mlflow_run_id,
         state=state,
-        settings=json.loads(found.get(tags.SETTINGS, "{}")),
+        settings={key: everything[key] for key in keys if key in everything},
         step=int(found.get(tags.STEP, 0)),
         metrics=run.metrics,
         error=found.get(tags.ERROR) or failed,
