@@ -224,9 +224,8 @@ def _colours(count: int) -> list[str]:
     """From the best trial's to the last one's: dark to pale."""
     from plotly.colors import sample_colorscale
 
-    return sample_colorscale(
-        "Viridis", [0.9 * place / max(1, count - 1) for place in range(count)]
-    )
+    places = [0.9 * place / max(1, count - 1) for place in range(count)]
+    return [str(colour) for colour in sample_colorscale("Viridis", places)]
 
 
 def _hover(found: Findings, name: str) -> str:

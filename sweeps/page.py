@@ -22,9 +22,12 @@ POLICY = (
 def page(found: Findings) -> str:
     """The whole page, about 5 MB, nearly all of it plotly.js."""
     from plotly.offline import get_plotlyjs
+    from plotly.utils import PlotlyJSONEncoder
 
     drawn = charts(found)
-    figures = {chart.id: json.loads(chart.figure.to_json()) for chart in drawn}
+    figures = json.dumps(
+        {chart.id: chart.figure.to_plotly_json() for chart in drawn}, cls=PlotlyJSONEncoder
+    )
     title = escape(f"Sweep {found.sweep.name}")
     return "\n".join(
         [
@@ -37,10 +40,10 @@ def page(found: Findings) -> str:
             _facts(found),
             *_best(found),
             _table(found),
-            *(_notes(found)),
+            *_notes(found),
             *map(_plot, drawn),
             "</main>",
-            f'<script type="application/json" id="figures">{_script_safe(figures)}</script>',
+            f'<script type="application/json" id="figures">{_in_script(figures)}</script>',
             f"<script>{get_plotlyjs()}</script>",
             f"<script>{SCRIPT}</script>",
             "</body></html>",
@@ -128,6 +131,6 @@ def _figure(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _script_safe(data: Any) -> str:
+def _in_script(data: str) -> str:
     """JSON that cannot end the script element it stands in."""
-    return json.dumps(data).replace("</", "<\\/")
+    return data.replace("</", "<\\/")

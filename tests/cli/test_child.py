@@ -56,3 +56,18 @@ def test_a_missing_extra_is_named_before_anything_starts(monkeypatch: pytest.Mon
     with pytest.raises(MissingExtra) as caught:
         child.run_program("raylora.jobs.verify", ["x"], needed_for="checking an adapter")
     assert caught.value.hint == "pip install 'raylora[train]'"
+
+
+def test_a_program_needs_the_packages_that_its_command_names(
+    program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = program("print(1)")
+    looked_for: list[str] = []
+
+    def find(package: str) -> object:
+        looked_for.append(package)
+        return object()
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    assert child.run_program(name, [], needed_for="a report", packages=["plotly"]) == 1
+    assert looked_for == ["plotly"]

@@ -11,6 +11,8 @@ from raylora.cluster.capacity import Node
 from raylora.cluster.connect import Cluster
 from raylora.cluster.job_info import JobInfo, JobState
 from raylora.cluster.submission import as_yaml, settle, spec_files
+from raylora.config.compose import load_sweep
+from raylora.config.sweep_spec import SweepSpec
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import InvalidConfig, NotFound, RayloraError
 
@@ -165,6 +167,15 @@ def test_a_resume_repeats_the_submission_under_the_same_run(tmp_path: Path, clie
     assert submission.resume(client, f"{RUN}-r1").job_id == f"{RUN}-r2"
     assert client.arguments[0] == client.arguments[1] == client.arguments[2]
     assert client.specs[0] == client.specs[2]
+
+
+def test_a_resumed_sweep_is_still_a_sweep(tmp_path: Path, client: Any) -> None:
+    spec = load_sweep("quickstart-sweep").spec
+    submission.submit(client, HERE, spec, run_id=RUN, base=tmp_path, program=submission.SEARCH)
+    client.end(JobState.STOPPED)
+    resumed = submission.resume(client, RUN).spec()
+    assert isinstance(resumed, SweepSpec)
+    assert resumed.sweep == spec.sweep
 
 
 def test_a_cluster_that_forgot_the_job_can_still_resume_it(tmp_path: Path, client: Any) -> None:
