@@ -101,6 +101,13 @@ def test_a_trial_with_the_base_s_own_value_has_it_too(uri: str, start, trial: Tr
     assert second.settings == {"lora.r": 16, "data.packing": "documents"}
 
 
+def test_a_trial_that_was_begun_again_has_not_failed(uri: str, trial: Trial) -> None:
+    trial("t01", TrialStatus.RUNNING, [1.0], ERROR="its worker was lost")
+    trial("t02", TrialStatus.FAILED, [1.0])
+    first, second = get_sweep(uri, SWEEP).trials
+    assert (first.error, second.error) == ("", "it left no reason")
+
+
 def test_metrics_of_all_trials_by_step(uri: str, trial: Trial) -> None:
     trial("t01", TrialStatus.RUNNING, [2.0, 1.0])
     trial("t02", TrialStatus.RUNNING, [])
@@ -133,6 +140,17 @@ def test_trials_of_a_sweep_that_was_stopped_wait_for_it_to_be_resumed(
     sweep.finish(RunStatus.KILLED)
     states = [t.state for t in get_sweep(uri, SWEEP).trials]
     assert states == [TrialStatus.FINISHED, TrialStatus.WAITING, TrialStatus.WAITING]
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [(RunStatus.FINISHED, TrialStatus.FINISHED), (RunStatus.FAILED, TrialStatus.FAILED)],
+)
+def test_a_run_that_has_ended_counts_more_than_a_state_that_was_not_updated(
+    uri: str, trial: Trial, status: RunStatus, state: TrialStatus
+) -> None:
+    trial("t01", TrialStatus.RUNNING, [1.0]).finish(status)
+    assert get_sweep(uri, SWEEP).trials[0].state is state
 
 
 def test_lists_sweeps_with_the_states_of_their_trials(uri: str, start, trial: Trial) -> None:

@@ -155,7 +155,7 @@ def _trial(entity: "MlflowEntity", keys: Iterable[str], sweep: RunStatus) -> Tri
     size = found.get(tags.ADAPTER_BYTES)
     # A trial with the base's own value does not differ in it; its parameters have that value.
     everything = {k: value_of(v) for k, v in entity.data.params.items()} | _changed(entity)
-    failed = "it failed and left no reason" if state is TrialStatus.FAILED else ""
+    failed = state is TrialStatus.FAILED
     return TrialRecord(
         name=found[tags.TRIAL],
         run_id=found.get(RUN_ID_TAG, run.mlflow_run_id),
@@ -164,7 +164,8 @@ def _trial(entity: "MlflowEntity", keys: Iterable[str], sweep: RunStatus) -> Tri
         settings={key: everything[key] for key in keys if key in everything},
         step=int(found.get(tags.STEP, 0)),
         metrics=run.metrics,
-        error=found.get(tags.ERROR) or failed,
+        # A trial that failed and was begun again still has the tag.
+        error=(found.get(tags.ERROR) or "it left no reason") if failed else "",
         submit=found.get(tags.SUBMIT, ""),
         mode=found.get(tags.MODE, ""),
         started=run.started,
@@ -180,7 +181,15 @@ def _place(trial: TrialRecord) -> tuple[int, str]:
 
 
 def _state(stored: str, run: RunStatus, sweep: RunStatus) -> TrialStatus:
-    """A driver that is stopped ends the runs of its trials, and leaves their states for later."""
+    """A driver that is stopped kills the runs of its trials, and leaves their states for later."""
     state = TrialStatus(stored)
-    interrupted = not state.is_over and (run.terminal or sweep.terminal)
-    return TrialStatus.WAITING if interrupted else state
+    if state.is_over:
+        return state
+    match run:
+        case RunStatus.FINISHED:
+            return TrialStatus.FINISHED
+        case RunStatus.FAILED:
+            return TrialStatus.FAILED
+        case _:
+            over = run.terminal or sweep.terminal
+            return TrialStatus.WAITING if over else state
