@@ -8,6 +8,7 @@ Values are taken by their place among those tried, so that 1e-5, 1e-4 and 1e-3 a
 no scale has to be guessed; every value tried weighs the same.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -53,15 +54,20 @@ def importance(axes: Sequence[Dimension], compared: EqualSteps) -> Importance:
 
 def _fanova(axes: Sequence[Dimension], values: Mapping[str, float]) -> dict[str, float]:
     import optuna
+    from optuna.exceptions import ExperimentalWarning
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     # Optuna says on stderr that it has made a study.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study()
     study.add_trials([_trial(axes, trial, value) for trial, value in values.items()])
-    found = get_param_importances(
-        study, evaluator=FanovaImportanceEvaluator(seed=SEED), normalize=False
-    )
+    with warnings.catch_warnings():
+        # normalize has been experimental since Optuna 3.0. Without it the shares add up to 1, and
+        # what keys do together cannot be told.
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        found = get_param_importances(
+            study, evaluator=FanovaImportanceEvaluator(seed=SEED), normalize=False
+        )
     return {label: float(share) for label, share in found.items()}
 
 

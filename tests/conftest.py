@@ -23,6 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from raylora.cluster import head, processes
 from raylora.cluster.connect import Cluster, connect
 from raylora.cluster.jobs import JobClient
+from raylora.tracking.store import ensure_database
 
 
 def pytest_configure() -> None:
@@ -149,6 +150,14 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database; tests copy it, since migrating takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    ensure_database(folder / "mlflow.db", folder / "mlartifacts")
+    return folder / "mlflow.db"
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
 """A sweep in a tracking store, as a driver leaves it: eight trials over rank and learning rate."""
 
+import shutil
 from itertools import product
 from pathlib import Path
 
 from raylora.config.compose import load_sweep
 from raylora.config.train_spec import TrackingSpec
 from raylora.tracking import sweep_tags as tags
-from raylora.tracking.location import tracking_uri
+from raylora.tracking.location import DATABASE, tracking_uri
 from raylora.tracking.run import Run, RunStatus
 from raylora.tracking.runs import open_run
 from raylora.tracking.sweep_facts import TrialStatus
@@ -19,13 +20,14 @@ BEST = "t08"
 ENDED_EARLY, FAILED = "t01", "t03"
 
 
-def store_sweep(folder: Path, *, running: bool = False) -> str:
-    """Write the sweep; the URI of its store.
+def store_sweep(folder: Path, empty_store: Path, *, running: bool = False) -> str:
+    """Write the sweep into a copy of an empty store in the folder; its URI.
 
     The loss depends on the rate much, on the rank a little. Where it is running, the best trial
     has not ended.
     """
     uri = tracking_uri(TrackingSpec(), str(folder))
+    shutil.copy(empty_store, folder / DATABASE)
     search = load_sweep("quickstart-sweep").spec.sweep
     sweep = _open(uri, SWEEP, {tags.SWEEP: tags.search_facts(search, trials=8)})
     for number, (rate, rank) in enumerate(product(RATES, RANKS), 1):

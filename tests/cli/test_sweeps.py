@@ -14,10 +14,10 @@ from raylora.cluster.submission import SEARCH
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> str:
+def outputs(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
     """A finished sweep of eight trials."""
     folder = tmp_path_factory.mktemp("sweeps")
-    store_sweep(folder)
+    store_sweep(folder, empty_store)
     return str(folder)
 
 
@@ -64,9 +64,10 @@ def test_shows_a_sweep_with_its_trials_ranked(outputs: str) -> None:
     assert [trial["name"] for trial in told["trials"]] == [row[0] for row in rows]
 
 
-@pytest.mark.parametrize("words", [("status",), ("report",)])
-def test_an_unknown_sweep_is_exit_5(outputs: str, words: Sequence[str]) -> None:
-    assert raylora("sweeps", *words, "20260101-120000-0ther5", "--outputs", outputs).exit_code == 5
+def test_an_unknown_sweep_is_exit_5_and_names_the_nearest(outputs: str) -> None:
+    result = raylora("sweeps", "status", "20260101-120000-5eeeef", "--outputs", outputs)
+    assert result.exit_code == 5
+    assert SWEEP in result.stderr
 
 
 def test_reports_as_tables_and_as_a_page(
@@ -75,7 +76,7 @@ def test_reports_as_tables_and_as_a_page(
     page = tmp_path / "report.html"
     result = raylora("sweeps", "report", SWEEP, "--outputs", outputs, "--html", str(page))
     assert result.exit_code == 0, result.output + capfd.readouterr().err
-    assert "importance (6 trials at step 4)" in result.stdout
+    assert "importance: share of the variation of loss, 6 trials at step 4" in result.stdout
     assert "lora.r, lora.lora_alpha" in result.stdout
     assert "Pareto front: loss against adapter bytes" in result.stdout
     assert "the best again:  raylora submit quickstart" in result.stdout

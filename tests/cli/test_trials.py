@@ -14,9 +14,9 @@ from raylora.tracking.sweeps import get_sweep
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+def uri(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
     """A sweep that runs: its best trial trains."""
-    return store_sweep(tmp_path_factory.mktemp("trials"), running=True)
+    return store_sweep(tmp_path_factory.mktemp("trials"), empty_store, running=True)
 
 
 @pytest.fixture

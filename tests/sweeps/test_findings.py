@@ -79,7 +79,7 @@ def test_the_key_that_matters_is_found(trials: int) -> None:
         rank, rate = grid[number % 8]
         if trials > 8:
             rate = 10 ** dice.uniform(-5, -3)
-        rows.append({"lora.r": rank, "training.learning_rate": rate, "seed": number % 2})
+        rows.append({"lora.r": rank, "training.learning_rate": rate, "seed": number // 2 % 2})
         losses.append(2.0 + (5 + math.log10(rate)) * -0.5 + dice.gauss(0, 0.02))
     settings = named(rows)
     found = importance(

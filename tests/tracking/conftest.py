@@ -6,15 +6,7 @@ import pytest
 
 from raylora.tracking.run import Run
 from raylora.tracking.runs import open_run
-from raylora.tracking.store import connect, ensure_database
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database; tests copy it, since migrating takes seconds."""
-    folder = tmp_path_factory.mktemp("store")
-    ensure_database(folder / "mlflow.db", folder / "mlartifacts")
-    return folder / "mlflow.db"
+from raylora.tracking.store import connect
 
 
 @pytest.fixture

@@ -108,20 +108,18 @@ def report_tables(found: Mapping[str, Any]) -> Group:
         parts.append(Text(f"importance of keys: {importance['note']}\n"))
     else:
         shares = {**importance["shares"], "two keys or more together": importance["interplay"]}
+        where = f"{len(compared['values'])} trials at step {compared['step']}"
         parts += [
-            make_table(
-                ("key", f"share of the variation of {metric}"),
-                ((key, f"{share:.0%}") for key, share in shares.items()),
-                title=f"importance ({len(compared['values'])} trials at step {compared['step']})",
-            ),
+            Text(f"importance: share of the variation of {metric}, {where}"),
+            make_table(("key", "share"), ((key, f"{share:.0%}") for key, share in shares.items())),
             Text(),
         ]
     for tradeoff in found["tradeoffs"]:
         cost = COST_NAMES[tradeoff["cost"]]
         points = tradeoff["points"]
-        rows = ((name, *points[name]) for name in tradeoff["front"])
-        title = f"Pareto front: {metric} against {cost}"
-        parts += [make_table(("trial", cost, metric), rows, title=title), Text()]
+        rows = [(name, *points[name]) for name in tradeoff["front"]]
+        title = Text(f"Pareto front: {metric} against {cost}")
+        parts += [title, make_table(("trial", cost, metric), rows), Text()] if rows else []
     if found["best"]:
         parts.append(Text(f"the best again:  {found['best']['submit']}", overflow="fold"))
     return Group(*parts)
