@@ -22,7 +22,10 @@ from raylora.tracking.run import Run, RunStatus
 def finish(
     search: SearchSpec, sweep: Assignment, run: Run, trials: Trials, best: TrialReport
 ) -> ResultEvent:
-    """Do what sweep.on_finish says; `run` is the sweep's, and keeps what was found."""
+    """Do what sweep.on_finish says; `run` is the sweep's, and keeps what was found.
+
+    The result is the sweep's, with the chosen trial's adapter.
+    """
     run.log_metrics({f"best_{search.metric}": best.metrics[search.metric]}, best.step)
     run.set_tags({tags.BEST_TRIAL: best.name})
     wanted = search.on_finish
@@ -39,7 +42,7 @@ def finish(
         status = RunStatus.FINISHED
     finally:
         chosen.run.finish(status)
-    return result
+    return replace(result, run_id=sweep.run_id)
 
 
 def _refit(sweep: Assignment, trials: Trials, best: str, steps: int) -> Trial:

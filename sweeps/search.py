@@ -1,6 +1,6 @@
 """The driver of a sweep: `python -m raylora.sweeps.search spec.yaml --run-id ID`.
 
-    read the data -> propose settings -> train them -> check and register the best
+    read the data -> propose settings -> train them -> check and register the best -> report
 
 Run again with the same id it goes on: trials that were over are told to Ray Tune as they were
 recorded, the others continue from their checkpoints.
@@ -32,12 +32,16 @@ from raylora.sweeps.ledger import LEDGER, Ledger
 from raylora.sweeps.mailbox import Mailbox
 from raylora.sweeps.planner import Plan, plan
 from raylora.sweeps.proposer import Proposer
+from raylora.sweeps.report import write_report
 from raylora.sweeps.slots import Slots
 from raylora.sweeps.sources import Source, source_of
 from raylora.sweeps.trials import Trials
 from raylora.sweeps.tuning import tune_trials
 from raylora.tracking import sweep_tags as tags
 from raylora.tracking.location import tracking_uri
+
+REPORT = "report"
+"""In the artifacts of the sweep's run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,6 +78,9 @@ def search(spec: SweepSpec, run_id: str, config: str) -> ResultEvent:
         if best.error:
             raise JobFailed(f"no trial came to an end; the best one's error: {best.error}")
         result = finish(spec.sweep, sweep, run, trials, best)
+        emit(StageEvent("report"))
+        write_report(uri, run_id, places.artifacts / REPORT)
+        run.log_artifacts(places.artifacts / REPORT, REPORT)
     emit(StageEvent("done"))
     emit(result)
     return result

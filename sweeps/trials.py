@@ -23,6 +23,7 @@ from raylora.sweeps.warm_start import start_warm
 from raylora.tracking import sweep_tags as tags
 from raylora.tracking.ranking import ranked
 from raylora.tracking.run import Run, RunStatus
+from raylora.tracking.runs import attach
 from raylora.tracking.sweep_facts import TrialStatus
 
 NOWHERE = ""
@@ -60,8 +61,8 @@ class Trials:
         self._slots = slots
         self._config = config
         self._proposals: dict[str, Proposal] = {}
-        self._runs: dict[str, Run] = {}
-        """Of trials that are not over."""
+        self._open: dict[str, str] = {}
+        """MLflow's ids of the trials that are not over."""
         self._last: dict[str, TrialReport] = {}
 
     def began(self, proposal: Proposal) -> None:
@@ -78,7 +79,7 @@ class Trials:
             return
         trial = self.open(name)
         trial.run.set_tags({tags.STATE: TrialStatus.RUNNING.value})
-        self._runs[name] = trial.run
+        self._open[name] = trial.run.mlflow_run_id
         begin = Begin(name, trial.assignment, search.metric, search.report_steps)
         ray.get(self._mailbox.announce.remote(begin, self._slot_for(proposal, trial)))
 
@@ -87,7 +88,7 @@ class Trials:
         self._last[report.name] = report
         if not self._ledger.reported(report):
             return
-        self._runs[report.name].set_tags({tags.STEP: report.step})
+        self._run(report.name).set_tags({tags.STEP: report.step})
         value = report.metrics.get(self._spec.sweep.metric)
         shown = "" if value is None else f"{self._spec.sweep.metric} {value:.4f} "
         emit(NoticeEvent(f"trial {report.name}: {shown}at step {report.step}"))
@@ -102,14 +103,15 @@ class Trials:
         self._last[name] = report
         if not error or failed:
             self._ledger.ended(report)
-        if run := self._runs.pop(name, None):
-            self._close(run, report)
+        if name in self._open:
+            self._close(report)
+            del self._open[name]
 
     def interrupted(self) -> None:
         """The sweep ends before its trials: their runs are KILLED, until it is resumed."""
-        for run in self._runs.values():
-            run.finish(RunStatus.KILLED)
-        self._runs.clear()
+        for name in self._open:
+            self._run(name).finish(RunStatus.KILLED)
+        self._open.clear()
 
     def ranked(self) -> Sequence[TrialReport]:
         """What the trials have come to, the best first."""
@@ -155,7 +157,13 @@ class Trials:
         places = run_dir(spec.outputs, spec.tracking.experiment, run_id)
         return Assignment(spec, run_id, mlflow_run_id, self._sweep.tracking_uri, places)
 
-    def _close(self, run: Run, report: TrialReport) -> None:
+    def _run(self, name: str) -> Run:
+        return attach(self._sweep.tracking_uri, self._open[name])
+
+    def _close(self, report: TrialReport) -> None:
+        """Its worker has logged what it reported, unless it was lost before it could."""
+        run = self._run(report.name)
+        run.log_metrics(report.metrics, report.step)
         places = self._assignment(report.name, "").places
         run.set_tags(
             {

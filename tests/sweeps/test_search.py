@@ -108,6 +108,9 @@ def test_a_sweep_whose_driver_is_killed_goes_on_and_registers_the_best(
         assert steps == list(range(1, len(steps) + 1)) and trial.step <= len(steps) <= 20
         overrides = " ".join(f"{key}={value}" for key, value in trial.settings.items())
         assert trial.submit == f"raylora submit my.yaml model.dtype=fp32 {overrides}"
+    report = json.loads((places.artifacts / "report" / "report.json").read_text("utf-8"))
+    assert [trial["name"] for trial in report["trials"]] == [t.name for t in sweep.ranked]
+    assert result.run_id == run_id
     best = sweep.ranked[0]
     assert best.mlflow_run_id == result.mlflow_run_id
     assert best.metrics["loss"] == min(trial.metrics["loss"] for trial in sweep.trials)

@@ -128,8 +128,10 @@ def _next(spec: TrainSpec, result: ResultEvent) -> Iterator[str]:
     """Commands that work as printed from this folder: they name the store where it is another."""
     is_default = Path(spec.outputs) == Path.cwd() / DEFAULT_OUTPUTS
     store = same_store(spec.tracking.uri, DEFAULT_OUTPUTS if is_default else spec.outputs)
-    look = "sweeps status" if isinstance(spec, SweepSpec) else "runs show"
-    yield f"raylora {look} {result.run_id}{store}"
+    if isinstance(spec, SweepSpec):
+        yield f"raylora sweeps report {result.run_id} --html report.html{store}"
+    else:
+        yield f"raylora runs show {result.run_id}{store}"
     if result.adapter is None:
         return
     yield f"raylora adapters show {result.adapter}{store}"

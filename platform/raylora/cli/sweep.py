@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from raylora.cli import live, submit
+from raylora.cli import live, submit, sweep_view
 from raylora.cli.options import (
     address_option,
     config_argument,
@@ -14,12 +14,14 @@ from raylora.cli.options import (
     overrides_argument,
 )
 from raylora.cli.output import emit, next_commands, note
+from raylora.cli.tracked import store_uri
 from raylora.cluster import submission
 from raylora.cluster.connect import connect
 from raylora.cluster.jobs import JobClient
 from raylora.config.compose import load_sweep
 from raylora.config.places import new_run_id
 from raylora.config.presets import Kind, presets
+from raylora.tracking.sweeps import get_sweep
 
 
 @click.command("sweep")
@@ -59,7 +61,13 @@ def command(
         emit({"job_id": submitted.job_id, "run_id": submitted.run_id}, output)
         next_commands([f"raylora jobs logs -f {submitted.job_id}"])
         return
-    submit.finish(live.follow(client, submitted.job_id, output), submitted, output)
+    outcome = live.follow(client, submitted.job_id, output)
+    submit.require_success(outcome)
+    spec = submitted.spec()
+    if output == "table" and (cluster.is_local or spec.tracking.uri):
+        details = get_sweep(store_uri(spec.tracking.uri, spec.outputs), submitted.run_id)
+        emit({}, output, lambda: sweep_view.status_tables(details))
+    submit.finish(outcome, submitted, output)
 
 
 def _as_submitted(config: str, overrides: Sequence[str]) -> str:
