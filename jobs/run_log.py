@@ -33,8 +33,7 @@ class RunLog:
         for line in _keep_until(self._logs / METRICS, step):
             self._track_step(StepReport(**line))
         for line in _keep_until(self._logs / VALIDATIONS, step):
-            del line["best"]
-            self._track_validation(Validation(**line))
+            self._track_validation(_validation(line))
 
     def step(self, report: StepReport) -> None:
         """One line, one point of each metric."""
@@ -62,6 +61,16 @@ class RunLog:
         self._tracker.log({"validation_loss": validation.loss, **scores}, validation.step)
 
 
+def latest(logs: Path, step: int) -> tuple[StepReport | None, Validation | None]:
+    """The last of each that a run's logs have, `step` steps done."""
+    reports = [line for line in _lines(logs / METRICS) if line["step"] <= step]
+    validations = [line for line in _lines(logs / VALIDATIONS) if line["step"] <= step]
+    return (
+        StepReport(**reports[-1]) if reports else None,
+        _validation(validations[-1]) if validations else None,
+    )
+
+
 def _metrics(report: StepReport) -> dict[str, float]:
     """MLflow's and TensorBoard's names of what changes from step to step."""
     return {
@@ -75,17 +84,28 @@ def _metrics(report: StepReport) -> dict[str, float]:
     }
 
 
+def _validation(line: dict[str, Any]) -> Validation:
+    return Validation(line["step"], line["loss"], line["scores"])
+
+
 def _append(path: Path, line: dict[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def _keep_until(path: Path, step: int) -> list[dict[str, Any]]:
-    """The lines kept: later steps are dropped, and a line that a killed worker left half done."""
+    """The lines kept: later steps are dropped."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         return []
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line[-1:] == "}"]
-    kept = [content for content in map(json.loads, lines) if content["step"] <= step]
+    kept = [content for content in _lines(path) if content["step"] <= step]
     atomic.write_text(path, "".join(json.dumps(content) + "\n" for content in kept))
     return kept
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """All but one that a killed worker left half done."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line[-1:] == "}"]

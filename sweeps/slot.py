@@ -5,41 +5,30 @@ Every worker runs the same loop. The first one asks for orders; the others follo
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from torch import distributed as dist
-from transformers import PreTrainedModel
 
-from raylora.config.places import cache
 from raylora.config.train_spec import TrainSpec
-from raylora.errors import RayloraError
-from raylora.jobs import probe
-from raylora.jobs.data.training_data import TrainingData, training_data
+from raylora.errors import JobFailed, RayloraError
+from raylora.jobs.data.training_data import TrainingData
 from raylora.jobs.run_log import RunLog
-from raylora.jobs.saving import Trained, save_trained
+from raylora.jobs.saving import save_trained
 from raylora.jobs.train import collective
 from raylora.jobs.train.checkpoint import Checkpoints
 from raylora.jobs.train.loop import Setup, train
-from raylora.jobs.train.neftune import NoNoise
-from raylora.jobs.train.passes import unpacked
-from raylora.jobs.train.utilisation import Cost, cost_of, matrix_peak
-from raylora.jobs.train.validation import HeldOut, NoValidation, Validator
-from raylora.lora.base import compute_dtype, load_base, load_tokenizer
-from raylora.lora.devices import pick
-from raylora.lora.sources import LocalModel, fetch
-from raylora.sweeps.fused.conductor import Conductor, Finished
+from raylora.jobs.train.outcome import Outcome
+from raylora.lora.devices import use_in_this_thread
+from raylora.sweeps.bench import Bench
+from raylora.sweeps.fused.conductor import Conductor, Finished, Permission
 from raylora.sweeps.fused.player import Player
 from raylora.sweeps.fused.shared_passes import TrialPasses
-from raylora.sweeps.fused.trial_bank import TrialBank
 from raylora.sweeps.orders import Begin, Close, End, GoOn, Orders, TrialReport, TrialState
 from raylora.sweeps.trial import NoLog, Progress, TrialObserver
 
 
 def run_slot(spec: TrainSpec, orders: Orders) -> None:
     """Train trials of `spec` as ordered, until the slot is closed. The process group is there."""
-    bench = _Bench.of(spec)
+    bench = Bench.of(spec)
     slot = _Slot(bench, Conductor(bench.bank.passes))
     reports: list[TrialReport] = []
     first = dist.get_rank() == 0
@@ -65,7 +54,7 @@ def run_slot(spec: TrainSpec, orders: Orders) -> None:
 class _Slot:
     """Orders and reports in the conductor's words."""
 
-    def __init__(self, bench: "_Bench", conductor: Conductor) -> None:
+    def __init__(self, bench: Bench, conductor: Conductor) -> None:
         self._bench = bench
         self._conductor = conductor
         self._progress: dict[str, Callable[[], Progress]] = {}
@@ -104,84 +93,68 @@ class _Slot:
         return reports
 
     def _play(self, order: Begin, player: Player) -> None:
-        spec = order.assignment.spec
+        use_in_this_thread(self._bench.bank.base.device)
+        spec, places = order.assignment.spec, order.assignment.places
         with _log_of(order) as log:
-            observer = TrialObserver(player, log, order)
+            observer = TrialObserver(order, lambda p: player.ask(Permission(p)), log)
             self._progress[order.name] = lambda: observer.progress
-            data = self._bench.data(spec)
-            backend = self._bench.bank.enter(order.name, spec, TrialPasses(player, order.name))
             try:
-                places = order.assignment.places
-                checkpoints = Checkpoints(places.checkpoints, spec.training.keep_checkpoints)
-                setup = self._bench.setup(spec, backend, data)
-                outcome = train(setup, observer, checkpoints)
-                recording = self._bench.record(order.name, data)
+                with _alike_on_all():
+                    passes = TrialPasses(player, order.name)
+                    data, setup = collective.agreed(lambda: self._prepare(order, passes))
+                    checkpoints = Checkpoints(places.checkpoints, spec.training.keep_checkpoints)
+                    outcome = train(setup, observer, checkpoints)
                 if dist.get_rank() == 0:
-                    trained = self._bench.trained(order.name, spec, data, recording)
-                    save_trained(order.assignment, trained, outcome)
+                    self._save(order, data, outcome)
             finally:
                 self._bench.bank.leave(order.name)
+
+    def _prepare(self, order: Begin, passes: TrialPasses) -> tuple[TrainingData, Setup]:
+        spec = order.assignment.spec
+        try:
+            data = self._bench.data(spec)
+            backend = self._bench.bank.enter(order.name, spec, passes)
+            return data, self._bench.setup(spec, backend, data)
+        except RayloraError:
+            raise
+        except Exception as error:
+            raise JobFailed(_said(error)) from error
+
+    def _save(self, order: Begin, data: TrainingData, outcome: Outcome) -> None:
+        recording = self._bench.record(order.name, data)
+        trained = self._bench.trained(order.name, order.assignment.spec, data, recording)
+        save_trained(order.assignment, trained, outcome)
 
     def _over(self, finished: Sequence[Finished]) -> list[TrialReport]:
         reports: list[TrialReport] = []
         for trial in finished:
+            if isinstance(trial.ended.error, _OutOfStep):
+                raise trial.ended.error
             progress = self._progress.pop(trial.name, lambda: Progress(0, {}))()
             state, why = _end_of(trial)
             reports.append(_report(trial.name, state, progress, why))
         return reports
 
 
-@dataclass(frozen=True)
-class _Bench:
-    """What the trials of a slot share."""
+class _OutOfStep(Exception):
+    """A trial failed in a way that other workers may know nothing of."""
 
-    bank: TrialBank
-    tokenizer: Any
-    local: LocalModel
-    implementation: str
-    """How the base attends to rows that are not packed."""
-    cost: Cost
-    peak: float
 
-    @classmethod
-    def of(cls, spec: TrainSpec) -> "_Bench":
-        """Load the base."""
-        local, device = fetch(spec.model, cache()), pick()
-        base: PreTrainedModel = load_base(local, spec.model, device)
-        config: Any = base.config
-        implementation: str = config._attn_implementation
-        cost, dtype = cost_of(base), compute_dtype(base)
-        bank = TrialBank(base, spec.lora)
-        if spec.training.activation_checkpointing:
-            base.activation_checkpointing_enable({"use_reentrant": False})
-        peak = matrix_peak(device.torch_device, dtype)
-        return cls(bank, load_tokenizer(local), local, implementation, cost, peak)
+@contextmanager
+def _alike_on_all() -> Iterator[None]:
+    """Within, a RayloraError is raised by all workers or by none.
 
-    def data(self, spec: TrainSpec) -> TrainingData:
-        rank, world = dist.get_rank(), dist.get_world_size()
-        return training_data(spec.data, spec.training, self.tokenizer, Path.cwd(), rank, world)
-
-    def setup(self, spec: TrainSpec, backend: Any, data: TrainingData) -> Setup:
-        return Setup(
-            backend=backend,
-            batches=data.batches,
-            training=spec.training,
-            validator=_validator(spec, data),
-            noise=NoNoise(),
-            cost=self.cost,
-            peak=self.peak,
-            micro_batch_size=spec.training.micro_batch_size,
-        )
-
-    def record(self, name: str, data: TrainingData) -> probe.Recording:
-        with self.bank.alone(name) as model, unpacked(self.bank.base, self.implementation):
-            return probe.record(model, data.sample.input_ids)
-
-    def trained(
-        self, name: str, spec: TrainSpec, data: TrainingData, recording: probe.Recording
-    ) -> Trained:
-        template = self.tokenizer.chat_template if spec.data.chat_template else None
-        return Trained(self.bank.model, self.local, data, recording, template, name)
+    Anything else may be this worker's alone, and others would wait for it: it ends the slot, and
+    Ray Train begins again from the trials' checkpoints.
+    """
+    try:
+        yield
+    except RayloraError:
+        raise
+    except Exception as error:
+        if dist.get_world_size() == 1:
+            raise
+        raise _OutOfStep(_said(error)) from error
 
 
 @contextmanager
@@ -193,21 +166,17 @@ def _log_of(order: Begin) -> Iterator[RunLog | NoLog]:
         log.close()
 
 
-def _validator(spec: TrainSpec, data: TrainingData) -> Validator:
-    if spec.training.validation_steps is None or data.held_out is None:
-        return NoValidation()
-    return HeldOut(data.held_out, spec.training, dist.get_rank(), dist.get_world_size())
-
-
 def _end_of(trial: Finished) -> tuple[TrialState, str]:
     error = trial.ended.error
     if error is None:
         return TrialState.FINISHED, ""
     if trial.was_stopped:
         return TrialState.STOPPED, ""
-    return TrialState.FAILED, (
-        error.message if isinstance(error, RayloraError) else f"{type(error).__name__}: {error}"
-    )
+    return TrialState.FAILED, _said(error)
+
+
+def _said(error: BaseException) -> str:
+    return error.message if isinstance(error, RayloraError) else f"{type(error).__name__}: {error}"
 
 
 def _report(name: str, state: TrialState, progress: Progress, error: str = "") -> TrialReport:

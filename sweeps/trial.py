@@ -1,15 +1,14 @@
-"""One trial in a slot: the ordinary training loop, which asks before it goes on."""
+"""What a trial's training loop reports, and when it asks before it goes on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from raylora.config.sweep_rules import LOSS
+from raylora.jobs.run_log import latest
 from raylora.jobs.train.observer import StepReport
 from raylora.jobs.train.validation import Validation
-from raylora.sweeps.fused.conductor import Permission
-from raylora.sweeps.fused.player import Player
 from raylora.sweeps.orders import Begin
 
 
@@ -58,33 +57,36 @@ class Progress:
 class TrialObserver:
     """Keeps the numbers of a trial, and waits for permission after each report."""
 
-    def __init__(self, player: Player, log: Log, begin: Begin) -> None:
-        self._player = player
+    def __init__(self, begin: Begin, ask: Callable[[Progress], None], log: Log) -> None:
+        """`ask` returns when the trial may go on, and raises where it is to end."""
+        self._ask_for = ask
         self._log = log
+        self._logs = begin.assignment.places.logs
         self._metric = begin.metric
         self._report_steps = begin.report_steps
         self._after_step = begin.after_step
-        self._last_step = 0
+        self._last_step = begin.assignment.spec.training.max_steps
         self.progress = Progress(0, {})
         """As of now."""
 
     def resumed(self, step: int) -> None:
         """See Observer."""
         self._log.begin(step)
+        report, validation = latest(self._logs, step)
+        self._learn(step, {} if report is None else _of_step(report))
+        self._learn(step, {} if validation is None else _of_validation(validation))
 
     def stepped(self, report: StepReport) -> None:
         """See Observer."""
         self._log.step(report)
-        self._last_step = report.total_steps
-        self._learn(report.step, {"loss": report.loss, "grad_norm": report.grad_norm})
+        self._learn(report.step, _of_step(report))
         if self._metric == LOSS and report.step % self._report_steps == 0:
             self._ask()
 
     def validated(self, validation: Validation, best: bool) -> None:
         """See Observer."""
         self._log.validation(validation, best)
-        scores = {f"validation_{name}": value for name, value in validation.scores.items()}
-        self._learn(validation.step, {"validation_loss": validation.loss, **scores})
+        self._learn(validation.step, _of_validation(validation))
         if self._metric != LOSS:
             self._ask()
 
@@ -103,5 +105,15 @@ class TrialObserver:
 
     def _ask(self) -> None:
         """Not at the end: a scheduler would stop what only has to be saved."""
+        assert self._last_step is not None, "sweep_rules wants it"
         if self._after_step < self.progress.step < self._last_step:
-            self._player.ask(Permission(self.progress))
+            self._ask_for(self.progress)
+
+
+def _of_step(report: StepReport) -> Mapping[str, float]:
+    return {"loss": report.loss, "grad_norm": report.grad_norm}
+
+
+def _of_validation(validation: Validation) -> Mapping[str, float]:
+    scores = {f"validation_{name}": value for name, value in validation.scores.items()}
+    return {"validation_loss": validation.loss, **scores}

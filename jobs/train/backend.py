@@ -46,9 +46,14 @@ class TrainingBackend(Protocol):
 
     @property
     def in_step(self) -> bool:
-        """Whether workers wait for each other within forward and backward passes.
+        """Whether all workers must run equally many forward and backward passes."""
+        ...
 
-        They must then run equally many of them, and none can try one again alone.
+    @property
+    def recovers(self) -> bool:
+        """Whether a step whose passes ran out of memory can be tried again.
+
+        Not where workers wait for each other within a pass.
         """
         ...
 

@@ -1,10 +1,12 @@
 """Agreement between the workers of the process group; with one worker nothing is sent."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import distributed as dist
+
+from raylora.errors import RayloraError
 
 Value = TypeVar("Value")
 
@@ -44,6 +46,23 @@ def from_all(value: Value) -> list[Value]:
     values: list[Value] = [value] * len(_ranks())
     dist.all_gather_object(values, value)
     return values
+
+
+def agreed(act: Callable[[], Value]) -> Value:
+    """What `act` gives here; where one worker's raises a RayloraError, all raise the first such.
+
+    Every worker calls it, and `act` waits for no other worker.
+    """
+    given: list[Value] = []
+    error = None
+    try:
+        given.append(act())
+    except RayloraError as found:
+        error = found
+    for found in from_all(error):
+        if found is not None:
+            raise found
+    return given[0]
 
 
 def _ranks() -> range:

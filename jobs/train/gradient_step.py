@@ -80,7 +80,7 @@ class GradientStep:
         try:
             return self._backward(batches, 1.0 / self._batches.supervised_weight(step), seed)
         except Exception as error:
-            if self._backend.in_step or not backoff.is_out_of_memory(error):
+            if not self._backend.recovers or not backoff.is_out_of_memory(error):
                 raise
             return None
 

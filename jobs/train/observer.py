@@ -90,6 +90,43 @@ class NullObserver:
         """Do nothing."""
 
 
+class Observers:
+    """Several that hear the same, one after the other."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def resumed(self, step: int) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.resumed(step)
+
+    def stepped(self, report: StepReport) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.stepped(report)
+
+    def validated(self, validation: Validation, best: bool) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.validated(validation, best)
+
+    def warned(self, text: str) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.warned(text)
+
+    def backed_off(self, micro_batch_size: int) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.backed_off(micro_batch_size)
+
+    def saved(self, step: int, checkpoint: Path) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.saved(step, checkpoint)
+
+
 class Meter:
     """Measures a logging interval on one worker; `report` adds the workers up."""
 

@@ -26,6 +26,7 @@ class PartitionedBackend:
     """A TrainingBackend over DeepSpeed with ZeRO stage 3."""
 
     in_step = True
+    recovers = False
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Passes through the model: forward and backward, looks at held-out rows, and dummies.
 
-Where all workers must go through equally many micro-batches (ZeRO 3), those with fewer make up
-with dummies.
+Where all workers must go through equally many micro-batches (under ZeRO 3, or where trials take
+turns), those with fewer make up with dummies.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +25,11 @@ _DUMMY = Example([0, 0], [IGNORED, 0])
 class Passes(Protocol):
     """Through the model, for one adapter."""
 
+    @property
+    def in_step(self) -> bool:
+        """Whether all workers must ask for equally many."""
+        ...
+
     def gradients(
         self,
         inputs: Mapping[str, Tensor],
@@ -45,6 +50,8 @@ class Passes(Protocol):
 
 class OwnPasses:
     """Passes of an adapter that has the model for itself."""
+
+    in_step = False
 
     def __init__(self, module: nn.Module, route: Route) -> None:
         """The forward pass of `module` gives a loss; its adapter layers follow `route`."""

@@ -29,7 +29,7 @@ from raylora.jobs.train.passes import Passes
 class PlainBackend:
     """A TrainingBackend for one worker, or for several that share nothing but gradients."""
 
-    in_step = False
+    recovers = True
 
     def __init__(
         self,
@@ -55,6 +55,10 @@ class PlainBackend:
         self._masters = masters
         self._optimizer = make_optimizer(masters, groups, training)
         self._steps = 0
+
+    @property
+    def in_step(self) -> bool:
+        return self._passes.in_step
 
     def backward(self, inputs: Mapping[str, Tensor], scale: float, seed: int) -> Tensor:
         factor = self._scale.value

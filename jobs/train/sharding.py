@@ -27,6 +27,7 @@ class ShardedBackend:
     """A TrainingBackend over DeepSpeed with ZeRO stage 0, 1 or 2."""
 
     in_step = False
+    recovers = True
 
     def __init__(
         self,

@@ -12,14 +12,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
-from raylora.jobs.train import backoff
+from raylora.errors import JobFailed
+from raylora.jobs.train import backoff, collective
 from raylora.jobs.train.passes import evaluating
 from raylora.jobs.train.route import Part, Route
 from raylora.sweeps.fused.player import Player
 
+_LESS = "lower training.micro_batch_size or data.max_length, or sweep.trials_per_slot"
 Answer = tuple[Tensor, Sequence[Tensor | None]] | Exception
-"""Loss and gradients; or why there are none."""
+"""Loss and gradients; or that memory ran out, on all workers alike."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class TrialPasses:
         self._player = player
         self._adapter = adapter
 
+    @property
+    def in_step(self) -> bool:
+        """See Passes. A trial that has no more to ask goes on, to collectives of its own."""
+        return dist.get_world_size() > 1
+
     def gradients(
         self,
         inputs: Mapping[str, Tensor],
@@ -57,7 +65,12 @@ class TrialPasses:
 
     def evaluate(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """See Passes."""
-        return self._player.ask(PassRequest(self._adapter, inputs))[0]
+        try:
+            return self._player.ask(PassRequest(self._adapter, inputs))[0]
+        except Exception as error:
+            if not backoff.is_out_of_memory(error):
+                raise
+            raise JobFailed("memory ran out over held-out rows", hint=_LESS) from error
 
 
 class SharedPasses:
@@ -70,7 +83,9 @@ class SharedPasses:
         self._most_tokens = most_tokens
 
     def answer(self, requests: Sequence[PassRequest]) -> list[Answer]:
-        """In the order of the requests."""
+        """In the order of the requests. Every worker calls it, with those of the same trials."""
+        if not requests:
+            return []
         answers: dict[int, Answer] = {}
         for training in (True, False):
             alike = [i for i, r in enumerate(requests) if bool(r.parameters) is training]
@@ -78,7 +93,7 @@ class SharedPasses:
                 chosen = [alike[i] for i in group]
                 found = self._pass([requests[i] for i in chosen])
                 answers |= dict(zip(chosen, found, strict=True))
-        return [answers[i] for i in range(len(requests))]
+        return _agreed([answers[i] for i in range(len(requests))])
 
     def _pass(self, requests: Sequence[PassRequest]) -> list[Answer]:
         """In halves where memory runs out; a single request is told, and can ask for less."""
@@ -111,6 +126,16 @@ class SharedPasses:
     def _losses(self, requests: Sequence[PassRequest]) -> Tensor:
         """[requests]."""
         return self._module(**_joined(requests), parts=[r.tokens for r in requests])
+
+
+def _agreed(answers: Sequence[Answer]) -> list[Answer]:
+    """Where memory ran out on one worker, the trial has no answer on any."""
+    missing = collective.total([float(isinstance(answer, Exception)) for answer in answers])
+    lost = MemoryError("memory ran out on another worker")
+    return [
+        lost if missed and not isinstance(answer, Exception) else answer
+        for answer, missed in zip(answers, missing, strict=True)
+    ]
 
 
 def _parts(requests: Sequence[PassRequest]) -> list[Part]:

@@ -49,8 +49,9 @@ class TrialBank:
         return PlainBackend(canonical, passes, groups, spec.training, self._dtype)
 
     def leave(self, name: str) -> None:
-        """Take a trial's adapter off the base."""
-        self.model.delete_adapter(name)
+        """Take a trial's adapter off the base, if it is there."""
+        if name in self.adapters:
+            self.model.delete_adapter(name)
 
     @contextmanager
     def alone(self, name: str) -> Iterator[PeftModel]:

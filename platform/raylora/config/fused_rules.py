@@ -19,13 +19,14 @@ SHARED = (
     "model",
     "workers",
     "evaluation",
+    "data.chat_template",
     "lora.target_modules",
     "lora.modules_to_save",
     "lora.use_dora",
     "training.activation_checkpointing",
     "training.deterministic",
 )
-"""Keys and sections that are the base's, or the workers'."""
+"""Keys and sections that are the base's, its tokenizer's or the workers'."""
 OWN_A_AND_B = (Init.DEFAULT, Init.GAUSSIAN, Init.ORTHOGONAL)
 """Starts that leave the base's weights as they are."""
 

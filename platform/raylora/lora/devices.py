@@ -70,6 +70,12 @@ def pick() -> Device:
     return Device(DeviceKind.CPU)
 
 
+def use_in_this_thread(device: torch.device) -> None:
+    """Make a device the current one of a new thread, which else begins with the first."""
+    if device.type == DeviceKind.CUDA:
+        torch.cuda.set_device(device)
+
+
 _TORCH_DTYPES = {
     DType.BF16: torch.bfloat16,
     DType.FP16: torch.float16,
