@@ -10,8 +10,8 @@ from raylora.cluster.events import (
     RestartEvent,
     StageEvent,
     StepEvent,
+    Tell,
     ValidationEvent,
-    emit,
 )
 from raylora.jobs.assignment import Assignment
 from raylora.jobs.attempts import Attempts
@@ -49,36 +49,39 @@ class Follower:
 class Reporter:
     """The first worker's observer."""
 
-    def __init__(self, assignment: Assignment, attempts: Attempts, micro_batch_size: int) -> None:
+    def __init__(
+        self, assignment: Assignment, attempts: Attempts, micro_batch_size: int, tell: Tell
+    ) -> None:
         """`micro_batch_size` is what this attempt begins with."""
         self._log = RunLog(assignment)
         self._attempts = attempts
         self._wanted = assignment.spec.training.micro_batch_size
         self._size = micro_batch_size
+        self._tell = tell
 
     def resumed(self, step: int) -> None:
         """Say so when this is not the first attempt."""
         attempt = self._attempts.begin(step, self._size)
         self._log.begin(step)
         if attempt > 1:
-            emit(RestartEvent(attempt=attempt - 1, resumed_step=step))
+            self._tell(RestartEvent(attempt=attempt - 1, resumed_step=step))
         if self._size < self._wanted:
             self.warned(_smaller(self._size))
-        emit(StageEvent("train"))
+        self._tell(StageEvent("train"))
 
     def stepped(self, report: StepReport) -> None:
         """One event, and what the log keeps."""
-        emit(StepEvent(**asdict(report)))
+        self._tell(StepEvent(**asdict(report)))
         self._log.step(report)
 
     def validated(self, validation: Validation, best: bool) -> None:
         """The same for a look at held-out rows."""
-        emit(ValidationEvent(validation.step, validation.loss, validation.scores, best))
+        self._tell(ValidationEvent(validation.step, validation.loss, validation.scores, best))
         self._log.validation(validation, best)
 
     def warned(self, text: str) -> None:
         """A line in the log."""
-        emit(NoticeEvent(text))
+        self._tell(NoticeEvent(text))
 
     def backed_off(self, micro_batch_size: int) -> None:
         """Say so, and let a later attempt begin with it."""

@@ -1,6 +1,5 @@
 """One Ray Train worker: the numeric core with Ray, the run's folders and MLflow around it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from peft import PeftModel
 from torch import distributed as dist
 from transformers import PreTrainedModel
 
-from raylora.cluster.events import StageEvent, emit
+from raylora.cluster.events import Event, StageEvent, Tell, emit
 from raylora.config.places import cache
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import RayloraError
@@ -28,6 +27,7 @@ from raylora.jobs.train.checkpoint import Checkpoints
 from raylora.jobs.train.loop import Setup, train
 from raylora.jobs.train.loss import SupervisedLoss
 from raylora.jobs.train.neftune import noise_on
+from raylora.jobs.train.observer import Observer, Observers
 from raylora.jobs.train.outcome import Outcome
 from raylora.jobs.train.parameter_groups import parameter_groups
 from raylora.jobs.train.passes import OwnPasses, unpacked
@@ -58,10 +58,13 @@ class Prepared:
     """Where it is not the tokenizer's own."""
 
 
-def train_worker(assignment: Assignment) -> Outcome | RayloraError:
+def train_worker(
+    assignment: Assignment, *also: Observer, tell: Tell = emit
+) -> Outcome | RayloraError:
     """Train on this worker, from the newest good checkpoint on; the first one saves the adapter.
 
     What the user has to mend is returned, by all workers alike: raised, Ray would try it again.
+    also: observers on every worker, after the run's own. tell: takes the first worker's events.
     """
     spec, places = assignment.spec, assignment.places
     first = dist.get_rank() == 0
@@ -70,11 +73,12 @@ def train_worker(assignment: Assignment) -> Outcome | RayloraError:
     torch.use_deterministic_algorithms(spec.training.deterministic)
     attempts = Attempts(places)
     size = _micro_batch_size(spec, attempts)
-    observer = Reporter(assignment, attempts, size) if first else Follower()
+    reporter = Reporter(assignment, attempts, size, tell) if first else Follower()
     try:
-        prepared = _agreed(lambda: _prepare(assignment, size, first))
+        told = tell if first else _silent
+        prepared = collective.agreed(lambda: _prepare(assignment, size, told))
         checkpoints = Checkpoints(places.checkpoints, spec.training.keep_checkpoints)
-        outcome = train(prepared.setup, observer, checkpoints)
+        outcome = train(prepared.setup, Observers(reporter, *also), checkpoints)
         _save_adapter(assignment, prepared, outcome)
         return outcome
     except RayloraError as error:
@@ -84,7 +88,7 @@ def train_worker(assignment: Assignment) -> Outcome | RayloraError:
             attempts.memory_ran_out(f"worker {dist.get_rank()}: {error}")
         raise
     finally:
-        observer.close()
+        reporter.close()
 
 
 def _micro_batch_size(spec: TrainSpec, attempts: Attempts) -> int:
@@ -101,21 +105,21 @@ def _micro_batch_size(spec: TrainSpec, attempts: Attempts) -> int:
     return size
 
 
-def _prepare(assignment: Assignment, micro_batch_size: int, first: bool) -> Prepared:
+def _prepare(assignment: Assignment, micro_batch_size: int, tell: Tell) -> Prepared:
     """Load the data and the base, and put an adapter on it."""
     spec, training = assignment.spec, assignment.spec.training
-    _say(first, "base", spec.model.id)
+    tell(StageEvent("base", spec.model.id))
     local, device = fetch(spec.model, cache()), pick()
     tokenizer: Any = load_tokenizer(local)
     base = load_base(local, spec.model, device)
     config: Any = base.config
     implementation: str = config._attn_implementation
     model = attach(base, spec.lora, training.seed)
-    _say(first, "data", spec.data.train_label)
+    tell(StageEvent("data", spec.data.train_label))
     rank, world = dist.get_rank(), dist.get_world_size()
     data = training_data(spec.data, training, tokenizer, Path.cwd(), rank, world)
     cost, dtype = cost_of(base), compute_dtype(base)  # before ZeRO 3 splits weights
-    backend = _backend(assignment, model, base, dtype, first)
+    backend = _backend(assignment, model, base, dtype)
     setup = Setup(
         backend=backend,
         batches=data.batches,
@@ -135,7 +139,6 @@ def _backend(
     model: PeftModel,
     base: PreTrainedModel,
     dtype: torch.dtype,
-    first: bool,
 ) -> TrainingBackend:
     spec = assignment.spec
     workers, training = spec.workers, spec.training
@@ -146,7 +149,7 @@ def _backend(
     loss = SupervisedLoss(model, base)
     passes = OwnPasses(loss, route)
     backend, config = make_backend(loss, passes, groups, training, workers, dtype)
-    if first and config:
+    if dist.get_rank() == 0 and config:
         write_json(assignment.places.metadata / DEEPSPEED_CONFIG, config)
     return backend
 
@@ -163,20 +166,6 @@ def _validator(
             base, implementation, tokenizer, data.conversations, spec, rank, world
         )
     return HeldOut(data.held_out, spec.training, rank, world, answers)
-
-
-def _agreed(prepare: Callable[[], Prepared]) -> Prepared:
-    """Prepare on every worker; where one cannot, all raise its error instead of waiting for it."""
-    prepared, error = None, None
-    try:
-        prepared = prepare()
-    except RayloraError as found:
-        error = found
-    for found in collective.from_all(error):
-        if found is not None:
-            raise found
-    assert prepared is not None
-    return prepared
 
 
 def _save_adapter(assignment: Assignment, prepared: Prepared, outcome: Outcome) -> None:
@@ -197,6 +186,5 @@ def _save_adapter(assignment: Assignment, prepared: Prepared, outcome: Outcome) 
         save_trained(assignment, trained, outcome)
 
 
-def _say(first: bool, stage: str, detail: str) -> None:
-    if first:
-        emit(StageEvent(stage, detail))
+def _silent(event: Event) -> None:
+    """What workers other than the first tell."""

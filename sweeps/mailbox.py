@@ -77,7 +77,7 @@ class Mailbox:
     async def opened(self, slot: str) -> None:
         """See Orders."""
         here = self._slot(slot)
-        here.orders = [order for order in here.orders if isinstance(order, Close)]
+        here.orders = [order for order in here.orders if isinstance(order, Close | End)]
         training = [name for name, report in here.reports.items() if report is None]
         here.reports = dict.fromkeys(training)
         for name in training:
@@ -147,10 +147,14 @@ class Mailbox:
 
     async def _leave(self, name: str) -> TrialReport:
         """Out of its slot, if it is in one; what it has come to."""
-        slot = self._slots.get(self._slot_of.get(name, ""))
-        if slot is not None and name in slot.reports:
-            del slot.reports[name]
-            await self._order(slot, End(name))
+        place = self._slot_of.get(name)
+        if place is not None:
+            slot = self._slot(place)
+            # Workers of its own may not have asked for it yet: they have to hear that they never
+            # will.
+            if name in slot.reports or place == name:
+                slot.reports.pop(name, None)
+                await self._order(slot, End(name))
         last = self._last.get(name) or TrialReport(name, TrialState.STOPPED)
         return last if last.state.is_over else replace(last, state=TrialState.STOPPED)
 

@@ -106,8 +106,10 @@ class _Planner:
 
     def plan(self) -> Plan:
         layout = self._layout()
+        # As many as were planned for, whatever else there would be room for.
+        workers = self._workers.model_copy(update={"num_workers": self._workers.least})
         slots = tuple(
-            FusedSlot(f"fused-{number}", self._workers, layout.each)
+            FusedSlot(f"fused-{number}", workers, layout.each)
             for number in range(1, layout.slots + 1)
         )
         at_once = min(self._wanted, layout.slots * layout.each + layout.isolated)

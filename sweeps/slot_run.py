@@ -1,6 +1,6 @@
 """A slot as one Ray Train run, beside whatever the driver does meanwhile."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
 from typing import Any
@@ -10,22 +10,30 @@ import ray
 from raylora.errors import RayloraError
 from raylora.jobs.assignment import Assignment, enter
 from raylora.jobs.trainer import run_workers
-from raylora.sweeps.orders import Order, TrialReport
+from raylora.sweeps.remote_orders import RemoteOrders
+
+JOIN_S = 60.0
+"""Workers that have been told to end do so within seconds; what hangs ends with the driver."""
 
 
 @contextmanager
-def slot_running(assignment: Assignment, mailbox: Any, slot: str) -> Iterator[None]:
+def slot_running(
+    assignment: Assignment, mailbox: Any, slot: str, lost: Callable[[str, str], None]
+) -> Iterator[None]:
     """Within: workers of assignment.spec train the trials that are announced for `slot`.
 
-    At the end the slot is closed. Where its workers are lost for good, its trials raise.
+    At the end the slot is closed. Where its workers are lost for good, `lost` is told the slot and
+    why, from another thread, and its trials raise.
     """
 
     def run() -> None:
         try:
             run_workers(assignment, _work, mailbox=mailbox, slot=slot)
         except BaseException as error:
-            why = error.message if isinstance(error, RayloraError) else repr(error)
-            ray.get(mailbox.close.remote(f"the trials' workers are lost: {why}", slot))
+            said = error.message if isinstance(error, RayloraError) else repr(error)
+            why = f"the trials' workers are lost: {said}"
+            lost(slot, why)
+            ray.get(mailbox.close.remote(why, slot))
 
     thread = Thread(target=run, name=slot, daemon=True)
     thread.start()
@@ -33,23 +41,7 @@ def slot_running(assignment: Assignment, mailbox: Any, slot: str) -> Iterator[No
         yield
     finally:
         ray.get(mailbox.close.remote(slot=slot))
-        thread.join()
-
-
-class _Remote:
-    """Orders by way of the actor."""
-
-    def __init__(self, mailbox: Any, slot: str) -> None:
-        self._mailbox = mailbox
-        self._slot = slot
-
-    def opened(self) -> None:
-        """See Orders."""
-        ray.get(self._mailbox.opened.remote(self._slot))
-
-    def exchange(self, reports: Sequence[TrialReport], idle: bool) -> Sequence[Order]:
-        """See Orders."""
-        return ray.get(self._mailbox.exchange.remote(self._slot, reports, idle))
+        thread.join(JOIN_S)
 
 
 def _work(config: dict[str, Any]) -> RayloraError | None:
@@ -61,7 +53,7 @@ def _work(config: dict[str, Any]) -> RayloraError | None:
 
     torch.set_num_threads(max(1, int(assignment.spec.workers.cpus_per_worker)))
     try:
-        run_slot(assignment.spec, _Remote(config["mailbox"], config["slot"]))
+        run_slot(assignment.spec, RemoteOrders(config["mailbox"], config["slot"]))
     except RayloraError as error:
         return error
     return None

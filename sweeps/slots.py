@@ -38,22 +38,27 @@ class Slots:
         self._room.pop(slot, None)
         self._lost = why
 
-    def _choose(self, name: str, spec: TrainSpec) -> str:
+    def refusal(self, spec: TrainSpec) -> str:
+        """Why no slot takes such a trial; empty where one does."""
+        if self._isolated_at_once:
+            return ""
         why = why_alone(self._base, spec)
+        return why or ("" if self._room else self._lost)
+
+    def _choose(self, name: str, spec: TrainSpec) -> str:
+        if refusal := self.refusal(spec):
+            raise JobFailed(
+                f"no slot takes trial {name}: {refusal}",
+                hint="what trains beside shared slots is planned when a sweep starts: start one "
+                "with such a trial, or with sweep.execution=isolated",
+            )
         counts = self._counts()
         with_room = [slot for slot, room in self._room.items() if counts[slot] < room]
-        if with_room and not why:
-            return min(with_room, key=counts.__getitem__)
-        if self._isolated_at_once:
-            return name
-        if self._room and not why:
-            # One that leaves may be counted until its successor has begun.
-            return min(self._room, key=counts.__getitem__)
-        raise JobFailed(
-            f"no slot takes trial {name}: {why or self._lost}",
-            hint="what trains beside shared slots is planned when a sweep starts: start one with "
-            "such a trial, or with sweep.execution=isolated",
-        )
+        # One that leaves may be counted until its successor has begun.
+        open_to_it = with_room if self._isolated_at_once else list(self._room)
+        if open_to_it and not why_alone(self._base, spec):
+            return min(open_to_it, key=counts.__getitem__)
+        return name
 
     def _counts(self) -> Mapping[str, int]:
         there = list(self._slot_of.values())

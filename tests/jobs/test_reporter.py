@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from raylora.cluster.events import emit
 from raylora.config.places import run_dir
 from raylora.config.train_spec import TrainSpec
 from raylora.jobs.assignment import Assignment
@@ -50,7 +51,7 @@ def assignment(tmp_path: Path) -> Assignment:
 
 
 def begin(assignment: Assignment, step: int) -> Reporter:
-    reporter = Reporter(assignment, Attempts(assignment.places), 1)
+    reporter = Reporter(assignment, Attempts(assignment.places), 1, emit)
     reporter.resumed(step)
     return reporter
 

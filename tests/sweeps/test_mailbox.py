@@ -146,6 +146,43 @@ def test_a_slot_that_opens_again_is_given_its_trials_again():
     run(test())
 
 
+def test_workers_of_a_trials_own_hear_of_its_end_whenever_it_comes():
+    async def test() -> None:
+        box = Mailbox()
+        # before anybody has asked
+        await box.announce(trial("early"), "early")
+        await box.end("early")
+        await box.opened("early")
+        assert await box.exchange("early", [], idle=True) == [End("early")]
+        # while it waits, and its workers begin again
+        await box.announce(trial("late"), "late")
+        task = asyncio.create_task(box.advance("late"))
+        await settled()
+        await box.exchange("late", [waiting("late")], idle=False)
+        assert await task == waiting("late")
+        await box.opened("late")
+        await box.end("late")
+        assert await box.exchange("late", [], idle=True) == [End("late")]
+
+    run(test())
+
+
+def test_an_order_to_begin_that_was_taken_is_given_again_to_workers_that_open():
+    async def test() -> None:
+        box = Mailbox()
+        await box.announce(trial("own"), "own")
+        task = asyncio.create_task(box.advance("own"))
+        await settled()
+        assert await box.exchange("own", [], idle=True) == [trial("own")]
+        await box.opened("own")
+        assert await box.exchange("own", [], idle=True) == [trial("own")]
+        finished = TrialReport("own", TrialState.FINISHED, 10)
+        await box.exchange("own", [finished], idle=False)
+        assert await task == finished
+
+    run(test())
+
+
 def test_a_trial_that_a_user_stops_says_so_with_what_it_had_come_to():
     async def test() -> None:
         box = Mailbox()

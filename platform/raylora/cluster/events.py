@@ -8,6 +8,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -107,6 +108,9 @@ Event = (
     | EvaluationEvent
     | ResultEvent
 )
+
+Tell = Callable[[Event], None]
+"""Where events go: emit, or somebody who chooses among them."""
 
 _KINDS: dict[str, type[Event]] = {
     "stage": StageEvent,
