@@ -26,14 +26,13 @@ from raylora.jobs.driver import connect, drive
 from raylora.jobs.record import recorded
 from raylora.sweeps.control import Control, listening
 from raylora.sweeps.estimates import known_of
-from raylora.sweeps.executing import executing
+from raylora.sweeps.executors import Executors
 from raylora.sweeps.finish import finish
 from raylora.sweeps.ledger import LEDGER, Ledger
 from raylora.sweeps.mailbox import Mailbox
 from raylora.sweeps.planner import Plan, plan
 from raylora.sweeps.proposer import Proposer
 from raylora.sweeps.report import write_report
-from raylora.sweeps.slots import Slots
 from raylora.sweeps.sources import Source, source_of
 from raylora.sweeps.trials import Trials
 from raylora.sweeps.tuning import tune_trials
@@ -113,13 +112,14 @@ def _train(
     actor = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000)
     mailbox: Any = actor.remote(ledger.reports)
     proposer = Proposer(source, spec.sweep.metric, planned.at_once, ledger.proposals)
-    trials = Trials(spec, sweep, mailbox, ledger, Slots(planned, sweep.spec), config)
+    executors = Executors(planned, sweep, mailbox)
+    trials = Trials(spec, sweep, mailbox, ledger, executors, config)
     control = Control(spec.base, proposer, trials, mailbox)
     steps = spec.training.max_steps
     assert steps is not None, "sweep_rules wants it"
     try:
         with (
-            executing(planned, sweep, mailbox),
+            executors.running(),
             listening(sweep.tracking_uri, sweep.mlflow_run_id, control.act),
         ):
             tune_trials(spec.sweep, proposer, steps, mailbox, trials, sweep.places.metadata)

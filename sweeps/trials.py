@@ -16,9 +16,9 @@ from raylora.jobs.assignment import Assignment, make_folders
 from raylora.jobs.record import open_record
 from raylora.lora.adapter_config import WEIGHTS
 from raylora.sweeps.command_line import submit_line
+from raylora.sweeps.executors import Executors
 from raylora.sweeps.ledger import Ledger, Proposal
 from raylora.sweeps.orders import Begin, TrialReport, TrialState
-from raylora.sweeps.slots import Slots
 from raylora.sweeps.warm_start import start_warm
 from raylora.tracking import sweep_tags as tags
 from raylora.tracking.ranking import ranked
@@ -47,7 +47,7 @@ class Trials:
         sweep: Assignment,
         mailbox: Any,
         ledger: Ledger,
-        slots: Slots,
+        slots: Executors,
         config: str,
     ) -> None:
         """`sweep` is the sweep's own assignment: its run is the parent of all.
@@ -78,10 +78,12 @@ class Trials:
             ray.get(self._mailbox.announce.remote(begin, NOWHERE))
             return
         trial = self.open(name)
-        trial.run.set_tags({tags.STATE: TrialStatus.RUNNING.value})
+        slot = self._slot_for(proposal, trial)
+        mode = "isolated" if slot == name else "fused"
+        trial.run.set_tags({tags.STATE: TrialStatus.RUNNING.value, tags.MODE: mode})
         self._open[name] = trial.run.mlflow_run_id
         begin = Begin(name, trial.assignment, search.metric, search.report_steps)
-        ray.get(self._mailbox.announce.remote(begin, self._slot_for(proposal, trial)))
+        ray.get(self._mailbox.announce.remote(begin, slot))
 
     def reported(self, report: TrialReport) -> None:
         """See Watcher."""
