@@ -2,14 +2,14 @@
 
 import json
 import random
-import sys
 import time
 from collections.abc import Iterator
 
 from benchmarks.bars.bar import Bar, holds
+from benchmarks.bars.cluster_look import busy_cpus
 from benchmarks.bars.footprint import processes
 from benchmarks.bars.killing import kill_at, train_workers
-from benchmarks.bars.sandbox import Sandbox, run, sandbox
+from benchmarks.bars.sandbox import Sandbox, sandbox
 
 KILLS = 5
 STEPS = 16
@@ -20,21 +20,6 @@ OVERRIDES = (
     "name=kill-test",
 )
 
-RESOURCES = """
-import os, time
-from raylora.cluster import head
-state = head.running()
-os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=state.token_path)
-import ray
-ray.init(address=state.gcs_address, log_to_driver=False, logging_level="error")
-for _ in range(20):
-    busy = ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)
-    if busy == 0:
-        break
-    time.sleep(1)
-print(busy)
-"""
-
 
 def measure() -> Iterator[Bar]:
     """Five short runs of the quickstart's job; in each one worker dies at a random step."""
@@ -44,7 +29,7 @@ def measure() -> Iterator[Bar]:
     killed_at: list[int] = []
     with sandbox() as box:
         box.raylora("cluster", "up").expect()
-        idle = _busy_cpus(box)
+        idle = busy_cpus(box)
         for _ in range(KILLS):
             job = json.loads(
                 box.raylora("submit", "quickstart", *OVERRIDES, "--detach", "--output", "json")
@@ -58,7 +43,7 @@ def measure() -> Iterator[Bar]:
         runs = json.loads(box.raylora("runs", "list", "--output", "json").expect().stdout)
         finished = [run for run in runs if run["status"] == "FINISHED"]
         leaked = _leaked_workers(box)
-        held = _busy_cpus(box) - idle
+        held = busy_cpus(box) - idle
         box.raylora("cluster", "down").expect()
         left = processes(box.home)
     detail = f"seed {seed}, killed at steps {killed_at}"
@@ -82,9 +67,3 @@ def _leaked_workers(box: Sandbox) -> list[int]:
     while (left := train_workers(box)) and time.monotonic() < deadline:
         time.sleep(1)
     return left
-
-
-def _busy_cpus(box: Sandbox) -> float:
-    """CPUs that are promised to somebody, as Ray sees it, once 20 s have passed at most."""
-    done = run((sys.executable, "-c", RESOURCES), box.folder, box.environment, 120).expect()
-    return float(done.stdout.splitlines()[-1])

@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.bars import chat_rows
 from benchmarks.bars.bar import Bar, at_least, shown
 from benchmarks.bars.chat_rows import ChatRows
+from benchmarks.bars.cluster_look import cluster_environment
 from benchmarks.bars.fresh import REPOSITORY
 from benchmarks.bars.sandbox import Sandbox, sandbox
 from benchmarks.bars.smollm2 import Base, smollm2
@@ -72,18 +73,11 @@ def _stock(box: Sandbox, base: Base, rows: ChatRows) -> float:
         "workers": WORKERS,
         "folder": str(box.folder / "stock-results"),
     }
-    head = json.loads((box.home / "head/state.json").read_text(encoding="utf-8"))
     ray = str(Path(sys.executable).with_name("ray"))
     (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     entrypoint = ("python", "ray_stock.py", "settings.json")
     command = (ray, "job", "submit", "--working-dir", str(folder), "--", *entrypoint)
-    environment = box.environment | {
-        "RAY_API_SERVER_ADDRESS": str(head["dashboard_url"]),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(head["token_path"]),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "PYTHONUNBUFFERED": "1",
-    }
+    environment = cluster_environment(box)
     first: list[float] = []
     with child(command, box.folder, environment, JOB_S) as running:
         for seconds, line in running.heard():
