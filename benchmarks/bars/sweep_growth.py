@@ -1,4 +1,4 @@
-"""Time of 1, 2, 4 and 8 fused trials on one worker, and of fused trials against them one by one."""
+"""Time of 1, 2, 4 and 8 fused trials on one worker, and of fused trials against one by one."""
 
 import json
 import statistics
@@ -72,10 +72,10 @@ def _measured(threads: int, rows: Mapping[int, str]) -> Seconds:
 
 def _bars(threads: int, seconds: Seconds) -> Iterator[Bar]:
     on = f"{threads} thread{'s' * (threads > 1)}"
-    # What follows are the rounds of the lengths: growth has those of the first.
     one = seconds["fused", 1, TOKENS]
     for trials, most in MOST.items():
-        many = seconds["fused", trials, TOKENS][: len(one)]
+        # The rounds of growth come first, those of the lengths may be of as many trials.
+        many = seconds["fused", trials, TOKENS][:ROUNDS]
         yield at_most(
             f"time of {trials} trials over 1, {on}",
             [b / a for a, b in zip(one, many, strict=True)],

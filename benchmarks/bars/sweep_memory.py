@@ -75,7 +75,7 @@ def _spec(rows: Path, number: int) -> TrainSpec:
 
 
 def _peak(task: Task) -> float:
-    return run_tasks([task], threads=1)[task.name] / 1e9
+    return run_tasks([task], threads=1)[task.name].peak_bytes / 1e9
 
 
 def _peak_apart(specs: dict[str, TrainSpec], place: Path) -> float:

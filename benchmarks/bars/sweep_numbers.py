@@ -31,9 +31,11 @@ LOSS, PRODUCT = 1e-5, 1e-4
 DROPOUT = 0.1
 DROPPED_STEPS = 10
 
-FP32 = {"model": {"dtype": "fp32"}}
-BF16 = {"model": {"dtype": "bf16"}}
-NF4 = {"model": {"dtype": "bf16", "quantization": "nf4"}}
+Sections = Mapping[str, Mapping[str, Any]]
+"""Of a TrainSpec, or parts of them."""
+FP32: dict[str, Any] = {"model": {"dtype": "fp32"}}
+BF16: dict[str, Any] = {"model": {"dtype": "bf16"}}
+NF4: dict[str, Any] = {"model": {"dtype": "bf16", "quantization": "nf4"}}
 ONE_ROW_A_PASS = {"training": {"micro_batch_size": 1}}
 
 
@@ -44,8 +46,8 @@ class Trials:
     rows: ChatRows
     folder: Path
 
-    def specs(self, seeds: Sequence[int] | None = None, **changed: Any) -> dict[str, TrainSpec]:
-        """All eight; `changed` are sections, or parts of them."""
+    def specs(self, changed: Sections, seeds: Sequence[int] | None = None) -> dict[str, TrainSpec]:
+        """All eight, but for what is `changed`."""
         numbers = range(1, len(RANKS) + 1)
         return {
             f"t{number:02}": self._spec(rank, rate, seed, changed)
@@ -58,9 +60,7 @@ class Trials:
         """With a folder of its own."""
         return Task(name, mode, specs, self.folder / name)
 
-    def _spec(
-        self, rank: int, rate: float, seed: int, changed: Mapping[str, Mapping[str, Any]]
-    ) -> TrainSpec:
+    def _spec(self, rank: int, rate: float, seed: int, changed: Sections) -> TrainSpec:
         sections: dict[str, dict[str, Any]] = {
             "data": {"train": str(self.rows.messages), "validation": None},
             "lora": {"r": rank, "lora_alpha": 2 * rank},
@@ -87,9 +87,9 @@ def measure() -> Iterator[Bar]:
         lengths = [ROW] * ROWS_A_STEP * STEPS
         rows = chat_rows.write(Path(folder), "numbers", lengths, base.tokenizer)
         trials = Trials(rows, Path(folder))
-        fp32, bf16, nf4 = (trials.specs(**kind) for kind in (FP32, BF16, NF4))
-        swapped = trials.specs([2, 1, *range(3, len(RANKS) + 1)], **FP32)
-        dropped = _first(trials.specs(**FP32, **_dropout(DROPOUT)), 3)
+        fp32, bf16, nf4 = (trials.specs(kind) for kind in (FP32, BF16, NF4))
+        swapped = trials.specs(FP32, seeds=[2, 1, *range(3, len(RANKS) + 1)])
+        dropped = _first(trials.specs(FP32 | _dropout(DROPOUT)), 3)
         fused = {
             name: trials.task(f"{name}-fused", Mode.FUSED, specs)
             for name, specs in (("fp32", fp32), ("bf16", bf16), ("nf4", nf4), ("drop", dropped))
@@ -100,10 +100,10 @@ def measure() -> Iterator[Bar]:
                 ("fp32", fp32),
                 ("nf4", nf4),
                 ("bf16", bf16),
-                ("bf16-rows", trials.specs(**BF16, **ONE_ROW_A_PASS)),
+                ("bf16-rows", trials.specs(BF16 | ONE_ROW_A_PASS)),
                 ("swapped", _first(swapped, 2)),
                 ("drop", dropped),
-                ("undropped", _first(trials.specs(**FP32, **_dropout(0.0)), 3)),
+                ("undropped", _first(trials.specs(FP32 | _dropout(0.0)), 3)),
             )
         }
         threads = {
