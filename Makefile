@@ -74,6 +74,10 @@ bars-path: $(INSTALLED_DEV) ## Measure the bars of the path from YAML to served 
 bars-train: $(INSTALLED_DEV) ## Measure the bars of the training room, run bars-setup before (BARS=name for one)
 	$(BIN)/python -m benchmarks.bars train
 
+.PHONY: bars-sweep
+bars-sweep: $(INSTALLED_DEV) ## Measure the bars of sweeps, peers included (BARS=name for one)
+	$(BIN)/python -m benchmarks.bars sweep
+
 .PHONY: constraints
 constraints: ## Pin what is installed in .venv into constraints.txt
 	@{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable \

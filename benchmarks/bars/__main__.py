@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.bars.bar import Bar, Verdict, failed
 
-PARTS = {"path": "benchmarks.bars.path", "train": "benchmarks.bars.train"}
+PARTS = {name: f"benchmarks.bars.{name}" for name in ("path", "train", "sweep")}
 Measure = Callable[[], Iterable[Bar]]
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "deepspeed", "ray", "mlflow")
 
