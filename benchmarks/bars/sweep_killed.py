@@ -67,29 +67,12 @@ def measure() -> Iterator[Bar]:
         box.raylora("cluster", "up").expect()
         calm = run_sweep(box, spec)
         found = _disturbed(box, start_sweep(box, spec))
-    yield _trials(found)
-    yield from _not_again(found)
+    yield trials_finished(found)
+    yield from not_again(found)
     yield _same_best(calm, found.job)
 
 
-def _disturbed(box: Sandbox, run_id: str) -> Disturbed:
-    _until(lambda: _done(box, run_id) > 0, "the first step")
-    job, pid = list(driver_pids(box).items())[-1]
-    _until(lambda: _done(box, run_id) >= DRIVER_AT, f"{DRIVER_AT} steps")
-    os.kill(pid, signal.SIGKILL)
-    # The job's end is what its log ends with, and its workers end with it.
-    box.raylora("jobs", "logs", "-f", "--raw", job, timeout_s=WAIT_S)
-    before = [_lines(box, run_id)]
-    resume_sweep(box, run_id)
-    _until(lambda: _done(box, run_id) >= CLUSTER_AT, f"{CLUSTER_AT} steps")
-    kill(box.home)
-    before.append(_lines(box, run_id))
-    box.raylora("cluster", "up").expect()
-    ended = follow(box, ("sweeps", "resume", run_id))
-    return Disturbed(ended, before, _lines(box, run_id))
-
-
-def _trials(found: Disturbed) -> Bar:
+def trials_finished(found: Disturbed) -> Bar:
     """As many as asked for, each with a folder, each finished with every step once."""
     whole = [
         name
@@ -107,7 +90,8 @@ def _trials(found: Disturbed) -> Bar:
     )
 
 
-def _not_again(found: Disturbed) -> Iterator[Bar]:
+def not_again(found: Disturbed) -> Iterator[Bar]:
+    """Lines of steps that were safe at a kill are as they were."""
     finished = same = begun = kept = 0
     for before in found.before:
         for name, lines in before.items():
@@ -121,6 +105,23 @@ def _not_again(found: Disturbed) -> Iterator[Bar]:
                 kept += found.after[name][:saved] == lines[:saved]
     yield holds("killed sweep: finished, not rerun", same, finished, "trials, over both kills")
     yield holds("killed sweep: from a checkpoint", kept, begun, "trials, over both kills")
+
+
+def _disturbed(box: Sandbox, run_id: str) -> Disturbed:
+    _until(lambda: _done(box, run_id) > 0, "the first step")
+    job, pid = list(driver_pids(box).items())[-1]
+    _until(lambda: _done(box, run_id) >= DRIVER_AT, f"{DRIVER_AT} steps")
+    os.kill(pid, signal.SIGKILL)
+    # The job's end is what its log ends with, and its workers end with it.
+    box.raylora("jobs", "logs", "-f", "--raw", job, timeout_s=WAIT_S)
+    before = [_lines(box, run_id)]
+    resume_sweep(box, run_id)
+    _until(lambda: _done(box, run_id) >= CLUSTER_AT, f"{CLUSTER_AT} steps")
+    kill(box.home)
+    before.append(_lines(box, run_id))
+    box.raylora("cluster", "up").expect()
+    ended = follow(box, ("sweeps", "resume", run_id))
+    return Disturbed(ended, before, _lines(box, run_id))
 
 
 def _same_best(calm: SweepJob, killed: SweepJob) -> Bar:

@@ -1,0 +1,27 @@
+from pathlib import Path
+
+from benchmarks.bars.sweep_grid import Grid, key_of, shown
+
+from raylora.config.sweep_rules import changed, with_settings
+from raylora.config.sweep_spec import SweepSpec
+from raylora.sweeps.search import propose
+
+GRID = Grid((4, 8), (3e-4, 1e-3), steps=6, rows_a_step=2)
+
+
+def test_a_sweep_proposes_what_peers_are_given():
+    spec = SweepSpec.model_validate(GRID.spec(Path("rows.jsonl"), scheduler="none"))
+    assert propose(spec) == GRID.settings()
+    assert len(GRID) == 4
+
+
+def test_settings_of_a_trial_differ_from_the_base_in_every_key():
+    base = SweepSpec.model_validate(GRID.spec(Path("rows.jsonl"))).base
+    for settings in GRID.settings():
+        assert changed(base, with_settings(base, settings)) == settings
+
+
+def test_trials_of_two_runs_are_matched_by_rank_and_rate():
+    keys = {key_of(settings) for settings in GRID.settings()}
+    assert keys == {(4, 3e-4), (4, 1e-3), (8, 3e-4), (8, 1e-3)}
+    assert shown(GRID.settings()[0]) == "r=4 at 0.0003"
