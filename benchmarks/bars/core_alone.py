@@ -64,8 +64,7 @@ class Bench:
             yield model
         finally:
             tuner: Any = model.base_model
-            base: Any = tuner.unload()
-            del base.peft_config  # PEFT leaves it, and would take the next adapter for a second
+            tuner.unload()
 
     def _train(
         self, model: PeftModel, spec: TrainSpec, observer: Observer, checkpoints: Path

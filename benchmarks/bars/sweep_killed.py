@@ -85,8 +85,8 @@ def trials_finished(found: Disturbed) -> Bar:
         len(whole) if extra == 0 == len(found.after) - len(GRID) else 0,
         len(GRID),
         "trials",
-        f"driver killed at {_sum(found.before[0])} steps of {len(GRID) * GRID.steps}, all of the "
-        f"cluster at {_sum(found.before[1])}; {len(found.job.trials)} trials listed",
+        f"driver, then the cluster killed at {' and '.join(map(str, map(_sum, found.before)))} of "
+        f"{len(GRID) * GRID.steps} steps; {len(found.job.trials)} trials listed",
     )
 
 
