@@ -8,17 +8,18 @@ from raylora.errors import JobFailed, RayloraError
 from raylora.jobs.assignment import Assessment, Assignment, enter
 
 
-def assess_on_cluster(assignment: Assignment) -> Assessment:
+def assess_on_cluster(assignment: Assignment, groups: int = 1) -> Assessment:
     """Run the checks as a task on one node, with the CPUs that the workers of one node had.
 
-    Raises InvalidAdapter, InvalidData, JobFailed.
+    groups: so many runs trained beside each other, whose CPUs are all free now. Raises
+    InvalidAdapter, InvalidData, JobFailed.
     """
     import ray
 
     workers = assignment.spec.workers
     largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
     task = ray.remote(
-        num_cpus=min(workers.most * workers.cpus_per_worker, largest),
+        num_cpus=min(groups * workers.most * workers.cpus_per_worker, largest),
         num_gpus=workers.gpus_per_worker,
         num_returns="streaming",
     )(_assess_on_node)

@@ -20,11 +20,17 @@ from raylora.tracking.run import Run, RunStatus
 
 
 def finish(
-    search: SearchSpec, sweep: Assignment, run: Run, trials: Trials, best: TrialReport
+    search: SearchSpec,
+    sweep: Assignment,
+    run: Run,
+    trials: Trials,
+    best: TrialReport,
+    slots: int,
 ) -> ResultEvent:
     """Do what sweep.on_finish says; `run` is the sweep's, and keeps what was found.
 
-    The result is the sweep's, with the chosen trial's adapter.
+    slots: groups of workers that trained at the same time, and are free now. The result is the
+    sweep's, with the chosen trial's adapter.
     """
     run.log_metrics({f"best_{search.metric}": best.metrics[search.metric]}, best.step)
     run.set_tags({tags.BEST_TRIAL: best.name})
@@ -37,7 +43,7 @@ def finish(
             chosen = _refit(sweep, trials, best.name, wanted.refit)
         result = _result(chosen.assignment)
         if wanted.register_best:
-            result = _registered(chosen, wanted.alias)
+            result = _registered(chosen, wanted.alias, slots)
             run.set_tags({tags.BEST_ADAPTER: result.adapter or ""})
         status = RunStatus.FINISHED
     finally:
@@ -64,8 +70,8 @@ def _result(assignment: Assignment) -> ResultEvent:
     return ResultEvent(assignment.run_id, assignment.mlflow_run_id, None, [], folder)
 
 
-def _registered(chosen: Trial, alias: str | None) -> ResultEvent:
-    result = register(chosen.assignment, chosen.run, assess_on_cluster(chosen.assignment))
+def _registered(chosen: Trial, alias: str | None, slots: int) -> ResultEvent:
+    result = register(chosen.assignment, chosen.run, assess_on_cluster(chosen.assignment, slots))
     if alias is None or result.adapter is None:
         return result
     promote(Registry(chosen.assignment.tracking_uri), result.adapter, alias)

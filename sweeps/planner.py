@@ -67,6 +67,11 @@ class Plan:
     notices: tuple[str, ...]
     """What of this the user should know, and why."""
 
+    @property
+    def groups(self) -> int:
+        """Groups of workers that train at the same time."""
+        return len(self.slots) + self.isolated_at_once
+
 
 def plan(
     spec: SweepSpec, trials: Sequence[TrainSpec], nodes: Sequence[Node], known: Known

@@ -32,7 +32,7 @@ from raylora.sweeps.ledger import LEDGER, Ledger
 from raylora.sweeps.mailbox import Mailbox
 from raylora.sweeps.planner import Plan, plan
 from raylora.sweeps.proposer import Proposer
-from raylora.sweeps.report import write_report
+from raylora.sweeps.report.make import write_report
 from raylora.sweeps.sources import Source, source_of
 from raylora.sweeps.trials import Trials
 from raylora.sweeps.tuning import tune_trials
@@ -76,7 +76,7 @@ def search(spec: SweepSpec, run_id: str, config: str) -> ResultEvent:
         best = trials.ranked()[0]
         if best.error:
             raise JobFailed(f"no trial came to an end; the best one's error: {best.error}")
-        result = finish(spec.sweep, sweep, run, trials, best)
+        result = finish(spec.sweep, sweep, run, trials, best, planned.groups)
         emit(StageEvent("report"))
         write_report(uri, run_id, places.artifacts / REPORT)
         run.log_artifacts(places.artifacts / REPORT, REPORT)

@@ -1,5 +1,6 @@
 """Ray Tune over thin trials: its schedulers decide, slots train."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,6 +62,8 @@ def tune_trials(
     most_steps: optimizer steps of a whole trial. folder: Ray Tune keeps its state there.
     """
     os.environ.update(ENVIRONMENT)
+    # It warns of the loggers that are off, and of each result that took half a second to record.
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     trainable = tune.with_parameters(ThinTrial, mailbox=mailbox)
     tune.Tuner(
         # The slot has the CPUs, a trial only waits for it.
@@ -80,6 +83,8 @@ def tune_trials(
             callbacks=[_Callback(watcher)],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),
+            # Slots have the checkpoints; a trial's own would be an empty folder.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     ).fit()
 

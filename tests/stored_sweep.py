@@ -1,6 +1,7 @@
 """A sweep in a tracking store, as a driver leaves it: eight trials over rank and learning rate."""
 
 import shutil
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def _trial(uri: str, sweep: Run, name: str, rank: int, rate: float, *, running: 
         run.finish(RunStatus.FAILED if state is TrialStatus.FAILED else RunStatus.FINISHED)
 
 
-def _open(uri: str, run_id: str, marks: dict[str, object]) -> Run:
+def _open(uri: str, run_id: str, marks: Mapping[str, object]) -> Run:
     run = open_run(uri, "home", run_id, "home-requests", params={}, tags={})
     run.set_tags(marks)
     return run

@@ -43,6 +43,9 @@ class _ToTheEnd:
         self._fresh = list(trials)
         self._names = {trial.name for trial in trials}
 
+    def opened(self) -> None:
+        """See Orders: nothing of this slot's is ever lost."""
+
     def exchange(self, reports: Sequence[TrialReport], idle: bool) -> Sequence[Order]:
         """See Orders."""
         orders: list[Order] = [*self._fresh]
@@ -65,6 +68,9 @@ class _Stopping:
         self._fresh = list(trials)
         self._names = {trial.name for trial in trials}
         self._inside = 0
+
+    def opened(self) -> None:
+        """See Orders: nothing of this slot's is ever lost."""
 
     def exchange(self, reports: Sequence[TrialReport], idle: bool) -> Sequence[Order]:
         """See Orders."""

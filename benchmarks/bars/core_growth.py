@@ -122,6 +122,8 @@ class _Together:
 class _Paced:
     """Passes of a trial that waits before each."""
 
+    in_step = False
+
     def __init__(self, player: Player, passes: Passes) -> None:
         self._player = player
         self._passes = passes

@@ -4,14 +4,14 @@ from benchmarks.bars.sweep_grid import Grid, key_of, shown
 
 from raylora.config.sweep_rules import changed, with_settings
 from raylora.config.sweep_spec import SweepSpec
-from raylora.sweeps.search import propose
+from raylora.sweeps.sources import source_of
 
 GRID = Grid((4, 8), (3e-4, 1e-3), steps=6, rows_a_step=2)
 
 
-def test_a_sweep_proposes_what_peers_are_given():
+def test_a_sweep_proposes_what_peers_are_given(tmp_path: Path):
     spec = SweepSpec.model_validate(GRID.spec(Path("rows.jsonl"), scheduler="none"))
-    assert propose(spec) == GRID.settings()
+    assert source_of(spec, tmp_path, []).foreseen == GRID.settings()
     assert len(GRID) == 4
 
 

@@ -30,7 +30,7 @@ def test_everything_wrong_with_a_search_is_said_before_the_cluster_is_asked(run)
         "json",
     )
     assert result.exit_code == 5
-    keys = {problem["key"] for problem in json.loads(result.stderr)["problems"]}
+    keys = {problem["key"] for problem in json.loads(result.stderr)["error"]["problems"]}
     assert keys == {"lora.rnak", "sweep.space.lora.r", "sweep.metric"}
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from raylora.config.compose import load_serve, load_train
+from raylora.config.compose import load_serve, load_sweep, load_train
 from raylora.config.serve_spec import ServeSpec
+from raylora.config.sweep_spec import SweepSpec
 from raylora.config.train_spec import TrainSpec
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -31,6 +32,8 @@ def test_composes(file: Path) -> None:
     group, name = file.parts[0], file.with_suffix("").as_posix()
     if group == "serve":
         assert isinstance(load_serve(file.stem).spec, ServeSpec)
+    elif group == "sweep":
+        assert isinstance(load_sweep(file.stem).spec, SweepSpec)
     elif group == "train":
         assert isinstance(load_train(file.stem).spec, TrainSpec)
     else:

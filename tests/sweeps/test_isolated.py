@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray.train
+from tests.sweeps import scripted
 
 from raylora.cluster.events import NoticeEvent, parse
 from raylora.jobs.run_log import METRICS
@@ -30,9 +31,7 @@ def run(trial, script):
     return report
 
 
-def test_a_trial_that_cannot_share_reports_and_finishes_with_its_adapter(
-    make_trial, scripted, capsys
-):
+def test_a_trial_that_cannot_share_reports_and_finishes_with_its_adapter(make_trial, capsys):
     trial = make_trial("dora", **DORA)
     script = scripted.Script([trial])
     finished = run(trial, script)
@@ -49,14 +48,14 @@ def test_a_trial_that_cannot_share_reports_and_finishes_with_its_adapter(
     assert [line for line in capsys.readouterr().out.splitlines() if parse(line)] == []
 
 
-def test_a_trial_that_is_ended_stops_where_it_stands(make_trial, scripted):
+def test_a_trial_that_is_ended_stops_where_it_stands(make_trial):
     trial = make_trial("ended")
     stopped = run(trial, scripted.Script([trial], end_after={"ended": 1}))
     assert stopped.state is TrialState.STOPPED and stopped.step == 2
     assert not trial.assignment.places.adapter.exists()
 
 
-def test_a_trial_that_is_ended_between_reports_stops_at_the_next_step(make_trial, scripted):
+def test_a_trial_that_is_ended_between_reports_stops_at_the_next_step(make_trial):
     trial = make_trial("ended", metric="validation_loss", validation_steps=6)
 
     class Ending(scripted.Script):
@@ -67,7 +66,7 @@ def test_a_trial_that_is_ended_between_reports_stops_at_the_next_step(make_trial
     assert stopped.state is TrialState.STOPPED and stopped.step == 1
 
 
-def test_a_trial_that_is_ended_before_it_begins_loads_nothing(make_trial, scripted):
+def test_a_trial_that_is_ended_before_it_begins_loads_nothing(make_trial):
     trial = make_trial("never", sections={"model": {"source": "path", "id": "/nowhere"}})
     stopped = run(trial, scripted.Script([]))  # which closes at once
     assert stopped.state is TrialState.STOPPED and stopped.step == 0
@@ -80,13 +79,13 @@ def test_a_trial_that_is_ended_before_it_begins_loads_nothing(make_trial, script
         ({"learning_rate": 1e30, "max_grad_norm": 1e30}, "training diverged"),
     ],
 )
-def test_a_trial_that_fails_says_why(make_trial, scripted, training, says):
+def test_a_trial_that_fails_says_why(make_trial, training, says):
     trial = make_trial("fails", **training)
     failed = run(trial, scripted.Script([trial]))
     assert failed.state is TrialState.FAILED and says in failed.error
 
 
-def test_workers_that_begin_again_go_on_and_report_only_what_is_new(make_trial, scripted, capsys):
+def test_workers_that_begin_again_go_on_and_report_only_what_is_new(make_trial, capsys):
     trial = make_trial("again", metric="validation_loss", validation_steps=2)
 
     class Killed(scripted.Script):
@@ -107,7 +106,7 @@ def test_workers_that_begin_again_go_on_and_report_only_what_is_new(make_trial, 
     assert said == [NoticeEvent("trial again: its workers began again after step 2")]
 
 
-def test_what_was_known_at_the_last_step_is_known_again(make_trial, scripted):
+def test_what_was_known_at_the_last_step_is_known_again(make_trial):
     trial = make_trial("done", metric="validation_loss", validation_steps=2)
     first = run(trial, scripted.Script([trial]))
     again = run(trial, scripted.Script([trial]))

@@ -1,9 +1,9 @@
 """A sweep on a real local cluster some of whose trials cannot share a base."""
 
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from tests.sweeps import scripted
 
 from raylora.cluster.bundle import build
 from raylora.cluster.connect import Cluster
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture
-def spec(scripted: ModuleType, tiny_base: Path, tmp_path: Path) -> SweepSpec:
+def spec(tiny_base: Path, tmp_path: Path) -> SweepSpec:
     rows = scripted.write_rows(tmp_path / "rows.jsonl")
     base = scripted.spec_of(tiny_base, rows, rows).model_dump(mode="json")
     # NEFTune, as its adapters can be served from a bank; 1e-9 of noise changes nothing.

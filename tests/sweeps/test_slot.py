@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from peft import PeftModel
+from tests.sweeps import scripted
 from transformers import AutoModelForCausalLM
 
 from raylora.config.places import RunPlaces
@@ -32,7 +33,7 @@ def check_logits(places: RunPlaces, spec: TrainSpec) -> None:
     assert (plain - given).abs().mean() > 1e-3
 
 
-def test_trials_report_and_finish_with_an_adapter_each(make_trial, scripted):
+def test_trials_report_and_finish_with_an_adapter_each(make_trial):
     trials = [make_trial("small", rank=2), make_trial("large", rank=8, learning_rate=1e-3)]
     script = scripted.Script(trials)
     run_slot(trials[0].assignment.spec, script)
@@ -52,7 +53,7 @@ def test_trials_report_and_finish_with_an_adapter_each(make_trial, scripted):
         assert run.metrics["loss"].points == scripted.STEPS
 
 
-def test_a_trial_that_is_ended_leaves_and_the_others_go_on(make_trial, scripted):
+def test_a_trial_that_is_ended_leaves_and_the_others_go_on(make_trial):
     trials = [make_trial("good"), make_trial("bad")]
     script = scripted.Script(trials, end_after={"bad": 1})
     run_slot(trials[0].assignment.spec, script)
@@ -61,7 +62,7 @@ def test_a_trial_that_is_ended_leaves_and_the_others_go_on(make_trial, scripted)
     assert not trials[1].assignment.places.adapter.exists()
 
 
-def test_a_trial_that_fails_says_why_and_takes_no_other_with_it(make_trial, scripted):
+def test_a_trial_that_fails_says_why_and_takes_no_other_with_it(make_trial):
     lost = {"learning_rate": 1e30, "max_grad_norm": 1e30}
     trials = [
         make_trial("diverges", **lost),
@@ -77,7 +78,7 @@ def test_a_trial_that_fails_says_why_and_takes_no_other_with_it(make_trial, scri
     assert script.last("good").state is TrialState.FINISHED
 
 
-def test_a_metric_of_validations_is_reported_at_validations(make_trial, scripted):
+def test_a_metric_of_validations_is_reported_at_validations(make_trial):
     trial = make_trial("v", metric="validation_loss", validation_steps=2)
     script = scripted.Script([trial])
     run_slot(trial.assignment.spec, script)
@@ -85,7 +86,7 @@ def test_a_metric_of_validations_is_reported_at_validations(make_trial, scripted
     assert all("validation_loss" in report.metrics for report in script.reports["v"])
 
 
-def test_a_trial_that_is_taken_in_again_goes_on_from_its_checkpoint(make_trial, scripted):
+def test_a_trial_that_is_taken_in_again_goes_on_from_its_checkpoint(make_trial):
     trial = make_trial("again")
     run_slot(trial.assignment.spec, scripted.Script([trial], end_after={"again": 2}))
     script = scripted.Script([trial])

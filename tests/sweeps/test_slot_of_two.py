@@ -6,10 +6,10 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.sweeps import scripted
 
 from raylora.sweeps.orders import TrialState
 from raylora.sweeps.slot import run_slot
@@ -33,7 +33,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, scripted: ModuleType) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     scripted.write_rows(folder / "rows.jsonl")
     for rank in range(WORLD):
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, scripted: ModuleType) -> Pa
 
 
 @pytest.fixture(scope="module")
-def two(folder: Path, tiny_base: Path, scripted: ModuleType) -> dict[str, Any]:
+def two(folder: Path, tiny_base: Path) -> dict[str, Any]:
     """What became of the trials of each scenario."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -66,9 +66,7 @@ def two(folder: Path, tiny_base: Path, scripted: ModuleType) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def one(
-    folder: Path, tiny_base: Path, scripted: ModuleType, process_group: None
-) -> dict[str, dict[str, Any]]:
+def one(folder: Path, tiny_base: Path, process_group: None) -> dict[str, dict[str, Any]]:
     """Losses of the same trials in a slot with one worker."""
     rows = folder / "rows.jsonl"
     specs = {name: scripted.spec_of(tiny_base, rows, rows, **t) for name, t in TRIALS.items()}

@@ -19,7 +19,7 @@ from raylora.tracking.nearest import not_found
 from raylora.tracking.sweep_facts import SweepSummary
 from raylora.tracking.sweeps import get_sweep, list_sweeps
 
-REPORT = "raylora.sweeps.report"
+REPORT = "raylora.sweeps.report.make"
 
 
 @click.group(name="sweeps")

@@ -56,7 +56,7 @@ def submit(
     run_id: str,
     base: Path,
     program: str = FINETUNE,
-    config: str = SPEC_NAME,
+    config: str | None = None,
 ) -> Submitted:
     """Start a training job, once it is sure that the cluster can ever hold it.
 
@@ -73,7 +73,7 @@ def submit(
         run_id=run_id,
         name=settled.name,
         program=program,
-        args=(SPEC_NAME, "--run-id", run_id, "--config", config),
+        args=(SPEC_NAME, "--run-id", run_id, *(("--config", config) if config else ())),
         working_dir=str(bundle.working_dir),
         package=str(bundle.package),
         outputs=settled.outputs,

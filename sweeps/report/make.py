@@ -1,4 +1,4 @@
-"""The report of a sweep: `python -m raylora.sweeps.report RUN_ID --tracking-uri URI`.
+"""The report of a sweep: `python -m raylora.sweeps.report.make RUN_ID --tracking-uri URI`.
 
 Prints what the trials have shown as JSON; with --html FILE it also writes a self-contained page.
 """
@@ -13,8 +13,8 @@ from typing import Any
 
 from raylora.config.sweep_spec import Mode
 from raylora.jobs.answer import answer
-from raylora.sweeps.findings import Findings, find
-from raylora.sweeps.page import page
+from raylora.sweeps.report.findings import Findings, find
+from raylora.sweeps.report.page import page
 from raylora.tracking.nearest import not_found
 from raylora.tracking.sweeps import get_sweep, histories
 
@@ -24,7 +24,7 @@ PAGE, DATA = "report.html", "report.json"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the report; the exit code."""
-    parser = argparse.ArgumentParser(prog="raylora.sweeps.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="raylora.sweeps.report.make", description=__doc__)
     parser.add_argument("run_id")
     parser.add_argument("--tracking-uri", required=True)
     parser.add_argument("--metric", help="rank by another metric than the sweep's")

@@ -9,10 +9,10 @@ from typing import Any
 from pydantic_core import to_json
 
 from raylora.config.sweep_spec import Mode
-from raylora.sweeps.dimensions import Dimension, dimensions
-from raylora.sweeps.equal_steps import EqualSteps, at_equal_steps
-from raylora.sweeps.importance import Importance, importance
-from raylora.sweeps.pareto import front
+from raylora.sweeps.report.dimensions import Dimension, dimensions
+from raylora.sweeps.report.equal_steps import EqualSteps, at_equal_steps
+from raylora.sweeps.report.importance import Importance, importance
+from raylora.sweeps.report.pareto import front
 from raylora.tracking.sweep_facts import SweepDetails, SweepSummary, TrialRecord
 from raylora.tracking.sweeps import Point
 

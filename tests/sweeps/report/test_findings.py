@@ -2,19 +2,19 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import pytest
 
-from raylora.sweeps.dimensions import dimensions
-from raylora.sweeps.equal_steps import EqualSteps, at_equal_steps
-from raylora.sweeps.importance import LEAST_TRIALS, importance
-from raylora.sweeps.pareto import front
+from raylora.sweeps.report.dimensions import dimensions
+from raylora.sweeps.report.equal_steps import EqualSteps, at_equal_steps
+from raylora.sweeps.report.importance import LEAST_TRIALS, importance
+from raylora.sweeps.report.pareto import front
 from raylora.tracking.sweeps import Point
 
 
-def named(rows: Sequence[dict[str, object]]) -> dict[str, dict[str, object]]:
+def named(rows: Sequence[Mapping[str, object]]) -> dict[str, Mapping[str, object]]:
     return {f"t{number:02}": row for number, row in enumerate(rows, 1)}
 
 

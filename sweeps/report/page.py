@@ -6,9 +6,9 @@ from datetime import timedelta
 from html import escape
 from typing import Any
 
-from raylora.sweeps.charts import Chart, charts
-from raylora.sweeps.findings import Findings
-from raylora.sweeps.page_assets import SCRIPT, STYLE
+from raylora.sweeps.report.charts import Chart, charts
+from raylora.sweeps.report.findings import Findings
+from raylora.sweeps.report.page_assets import SCRIPT, STYLE
 from raylora.tracking.sweep_facts import TrialRecord
 
 POLICY = (

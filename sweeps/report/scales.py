@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from raylora.sweeps.dimensions import Dimension
+from raylora.sweeps.report.dimensions import Dimension
 
 WIDE = 20
 """Positive numbers further apart than this factor are drawn on a logarithmic axis."""

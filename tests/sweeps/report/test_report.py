@@ -12,7 +12,7 @@ from tests.stored_sweep import BEST, ENDED_EARLY, FAILED, RATES, STEPS, SWEEP, l
 from raylora.config.compose import load_sweep
 from raylora.config.sweep_spec import Mode
 from raylora.errors import NotFound
-from raylora.sweeps.report import findings, main, write_report
+from raylora.sweeps.report.make import findings, main, write_report
 from raylora.tracking import sweep_tags as tags
 from raylora.tracking.runs import open_run
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from raylora.sweeps.dimensions import Dimension
-from raylora.sweeps.equal_steps import EqualSteps
+from raylora.sweeps.report.dimensions import Dimension
+from raylora.sweeps.report.equal_steps import EqualSteps
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -6,9 +6,9 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from raylora.config.sweep_spec import Mode
-from raylora.sweeps.dimensions import Dimension
-from raylora.sweeps.findings import Findings, Tradeoff
-from raylora.sweeps.scales import coordinates, flat_axis, parallel_axis
+from raylora.sweeps.report.dimensions import Dimension
+from raylora.sweeps.report.findings import Findings, Tradeoff
+from raylora.sweeps.report.scales import coordinates, flat_axis, parallel_axis
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
