@@ -6,8 +6,8 @@ from typing import Any
 
 from raylora.sweeps.report.dimensions import Dimension
 
-WIDE = 20
-"""Positive numbers further apart than this factor are drawn on a logarithmic axis."""
+WIDE = 10
+"""Positive numbers at least this factor apart are drawn on a logarithmic axis."""
 FEW = 8
 """An axis with at most so many values has a tick at each."""
 
