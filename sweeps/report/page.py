@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html import escape
 from typing import Any
 
@@ -54,14 +54,15 @@ def page(found: Findings) -> str:
 def _facts(found: Findings) -> str:
     sweep = found.sweep
     states = ", ".join(f"{count} {state}" for state, count in sweep.states.items())
+    # No status: the driver writes the report while its sweep's run is still open.
     facts = {
-        "status": sweep.status.value.lower(),
         "metric": f"{sweep.metric} ({sweep.mode})",
         "search": f"{sweep.searcher}, {sweep.scheduler}",
-        "trials": states or "none yet",
+        "trials": f"{sum(sweep.states.values())} of {sweep.trials}: {states or 'none yet'}",
         "started": f"{sweep.started:%Y-%m-%d %H:%M} UTC",
         "duration": str(timedelta(seconds=round(sweep.duration_s))),
         "registered": sweep.best_adapter or "nothing",
+        "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
     parts = (f"<div><dt>{key}</dt><dd>{escape(value)}</dd></div>" for key, value in facts.items())
     return f'<dl class="facts">{"".join(parts)}</dl>'

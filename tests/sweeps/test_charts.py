@@ -60,6 +60,10 @@ def findings(trials: list[TrialRecord]) -> Findings:
     return find(SweepDetails(summary, trials), curves)
 
 
+def first_trace(chart: Chart) -> Any:
+    return chart.figure.data[0]
+
+
 def drawn(found: Findings) -> dict[str, Chart]:
     return {chart.id: chart for chart in charts(found)}
 
@@ -95,14 +99,15 @@ def test_more_is_better_where_the_search_says_so(found: Findings) -> None:
 
 
 def test_rates_are_on_a_logarithmic_axis_and_words_on_one_of_categories(found: Findings) -> None:
-    plane = drawn(found)["plane"].figure
-    assert (plane.layout.xaxis.type, plane.layout.yaxis.type) == ("log", "category")
-    assert set(plane.data[0].y) == {"linear", "<cosine>"}
-    assert not plane.data[0].marker.reversescale
+    plane = drawn(found)["plane"]
+    layout: Any = plane.figure.layout
+    assert (layout.xaxis.type, layout.yaxis.type) == ("log", "category")
+    assert set(first_trace(plane).y) == {"linear", "<cosine>"}
+    assert not first_trace(plane).marker.reversescale
 
 
 def test_parallel_coordinates_say_what_their_places_mean(found: Findings) -> None:
-    words, rates, score = drawn(found)["parallel"].figure.data[0].dimensions
+    words, rates, score = first_trace(drawn(found)["parallel"]).dimensions
     assert words.ticktext == ("linear", "<cosine>")
     assert set(words["values"]) == {0, 1}
     assert min(rates["values"]) >= -5 and max(rates["values"]) <= -3
@@ -111,7 +116,7 @@ def test_parallel_coordinates_say_what_their_places_mean(found: Findings) -> Non
 
 
 def test_what_a_setting_says_is_no_markup(found: Findings) -> None:
-    hovers = drawn(found)["plane"].figure.data[0].hovertemplate
+    hovers = first_trace(drawn(found)["plane"]).hovertemplate
     assert any("&lt;cosine&gt;" in hover for hover in hovers)
     assert not any("<cosine>" in hover for hover in hovers)
 
@@ -121,6 +126,6 @@ def test_what_there_is_no_data_for_is_left_out(found: Findings) -> None:
     one_key = [trial(f"t{n}", {"lora.r": n}, n / 10, 100 * n) for n in (2, 4)]
     charts_of_one = drawn(findings(one_key))
     assert set(charts_of_one) == {"curves", "plane", "front-adapter_bytes", "front-duration_s"}
-    assert list(charts_of_one["plane"].figure.data[0].y) == [0.2, 0.4]
+    assert list(first_trace(charts_of_one["plane"]).y) == [0.2, 0.4]
     same = [trial(f"t{n}", {}, 0.5, 1) for n in (1, 2)]
     assert set(drawn(findings(same))) == {"curves", "front-adapter_bytes", "front-duration_s"}
