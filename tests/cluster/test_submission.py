@@ -14,7 +14,7 @@ from raylora.cluster.submission import as_yaml, settle, spec_files
 from raylora.config.compose import load_sweep
 from raylora.config.sweep_spec import SweepSpec
 from raylora.config.train_spec import TrainSpec
-from raylora.errors import InvalidConfig, NotFound, RayloraError
+from raylora.errors import InsufficientResources, InvalidConfig, NotFound, RayloraError
 
 HERE = Cluster("http://127.0.0.1:1", "127.0.0.2:1", is_local=True)
 RUN = "20260101-120000-a1b2c3"
@@ -194,3 +194,12 @@ def test_a_job_without_a_run_cannot_be_resumed(client: Any) -> None:
     client.jobs.append(JobInfo("raylora-serve", JobState.SUCCEEDED))
     with pytest.raises(NotFound, match="no training job"):
         submission.resume(client, "raylora-serve")
+
+
+def test_a_sweep_of_more_trials_at_once_than_fit_is_refused_before_anything_is_submitted(
+    client: Any, tmp_path: Path
+) -> None:
+    spec = load_sweep("quickstart-sweep", ["sweep.at_once=4", "sweep.execution=isolated"]).spec
+    with pytest.raises(InsufficientResources, match="4 workers.*can hold 2"):
+        submission.submit(client, HERE, spec, run_id=RUN, base=tmp_path)
+    assert client.jobs == []
