@@ -27,11 +27,11 @@ for _ in range(20):
 
 HELD = """
 def held():
-    groups = states.list_placement_groups(limit=10000)
-    actors = states.list_actors(limit=10000)
+    groups = states.list_placement_groups(address=state.dashboard_url, limit=10000)
+    actors = states.list_actors(address=state.dashboard_url, limit=10000)
     return {
         "placement groups": sum(group.state != "REMOVED" for group in groups),
-        "actors": sum(actor.state not in ("DEAD",) for actor in actors),
+        "actors": sum(actor.state != "DEAD" for actor in actors),
         "CPUs": ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0),
     }
 for _ in range(20):
@@ -44,7 +44,7 @@ for _ in range(20):
 DRIVERS = """
 answer = {
     job.submission_id: int(job.driver_info["pid"])
-    for job in states.list_jobs()
+    for job in states.list_jobs(address=state.dashboard_url)
     if job.submission_id and job.driver_info
 }
 """

@@ -46,7 +46,7 @@ def train(config: dict[str, Any]) -> None:
             state: TrainerState,
             control: TrainerControl,
             logs: dict[str, float] | None = None,
-            **given: Any,
+            **given: object,
         ) -> None:
             if logs and "loss" in logs:
                 ray.train.report({"step": state.global_step, "loss": logs["loss"]})
