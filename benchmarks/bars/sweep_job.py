@@ -12,6 +12,7 @@ from benchmarks.bars.spoken import child
 from benchmarks.bars.sweep_grid import EXPERIMENT
 from raylora.config.places import run_dir
 from raylora.jobs.run_log import METRICS
+from raylora.sweeps.ledger import LEDGER
 
 SWEEP_S = 1200.0
 
@@ -90,6 +91,16 @@ def trials_of(box: Sandbox, run_id: str) -> dict[str, Trial]:
         )
         for row in json.loads(said)
     }
+
+
+def ledger_events(box: Sandbox, run_id: str) -> dict[str, list[str]]:
+    """Names of trials by what the sweep's ledger says of them: began, reported, ended."""
+    places = run_dir(box.folder / "outputs", EXPERIMENT, run_id)
+    found: dict[str, list[str]] = {}
+    for line in (places.metadata / LEDGER).read_text(encoding="utf-8").splitlines():
+        event = json.loads(line)
+        found.setdefault(str(event["event"]), []).append(str(event["name"]))
+    return found
 
 
 def metrics_files(box: Sandbox, run_id: str) -> dict[str, Path]:

@@ -21,11 +21,13 @@ from benchmarks.bars.sweep_grid import Grid, shown
 from benchmarks.bars.sweep_job import (
     SweepJob,
     follow,
+    ledger_events,
     metrics_files,
     resume_sweep,
     run_sweep,
     start_sweep,
 )
+from raylora.sweeps.ledger import BEGAN, ENDED
 
 GRID = Grid((4, 8, 16, 32), (3e-4, 1e-3), steps=24, rows_a_step=2)
 AT_ONCE = 4
@@ -43,13 +45,24 @@ Lines = Mapping[str, list[str]]
 
 
 @dataclass(frozen=True)
+class Moment:
+    """What a sweep has done so far."""
+
+    lines: Lines
+    ended: frozenset[str]
+    """Trials that the ledger knows to be over."""
+
+
+@dataclass(frozen=True)
 class Disturbed:
     """A sweep that came to its end after all."""
 
     job: SweepJob
-    before: list[Lines]
-    """At each kill."""
+    kills: list[Moment]
+    """As they were found then."""
     after: Lines
+    ledger: Mapping[str, list[str]]
+    """By event: the trials it is told of."""
 
 
 def measure() -> Iterator[Bar]:
@@ -73,29 +86,32 @@ def measure() -> Iterator[Bar]:
 
 
 def trials_finished(found: Disturbed) -> Bar:
-    """As many as asked for, each with a folder, each finished with every step once."""
+    """As many as asked for, each begun and ended once, finished, with every step once."""
     whole = [
         name
         for name, lines in found.after.items()
         if len(lines) == GRID.steps and found.job.trials[name].state == "finished"
     ]
-    extra = len(found.job.trials) - len(GRID)
+    begun, ended = (found.ledger.get(event, []) for event in (BEGAN, ENDED))
+    exact = len(found.job.trials) == len(found.after) == len(begun) == len(ended) == len(GRID)
+    killed_at = " and ".join(str(_sum(at.lines)) for at in found.kills)
     return holds(
         "killed sweep: trials finished",
-        len(whole) if extra == 0 == len(found.after) - len(GRID) else 0,
+        len(whole) if exact else 0,
         len(GRID),
         "trials",
-        f"driver, then the cluster killed at {' and '.join(map(str, map(_sum, found.before)))} of "
-        f"{len(GRID) * GRID.steps} steps; {len(found.job.trials)} trials listed",
+        f"driver, then the cluster killed at {killed_at} of {len(GRID) * GRID.steps} steps; "
+        f"{len(found.job.trials)} trials listed, {len(begun)} begun and {len(ended)} ended once "
+        "by the ledger",
     )
 
 
 def not_again(found: Disturbed) -> Iterator[Bar]:
     """Lines of steps that were safe at a kill are as they were."""
     finished = same = begun = kept = 0
-    for before in found.before:
-        for name, lines in before.items():
-            if len(lines) == GRID.steps:
+    for kill_at in found.kills:
+        for name, lines in kill_at.lines.items():
+            if name in kill_at.ended:
                 finished += 1
                 same += found.after[name] == lines
             else:
@@ -114,14 +130,14 @@ def _disturbed(box: Sandbox, run_id: str) -> Disturbed:
     os.kill(pid, signal.SIGKILL)
     # The job's end is what its log ends with, and its workers end with it.
     box.raylora("jobs", "logs", "-f", "--raw", job, timeout_s=WAIT_S)
-    before = [_lines(box, run_id)]
+    kills = [_moment(box, run_id)]
     resume_sweep(box, run_id)
     _until(lambda: _done(box, run_id) >= CLUSTER_AT, f"{CLUSTER_AT} steps")
     kill(box.home)
-    before.append(_lines(box, run_id))
+    kills.append(_moment(box, run_id))
     box.raylora("cluster", "up").expect()
     ended = follow(box, ("sweeps", "resume", run_id))
-    return Disturbed(ended, before, _lines(box, run_id))
+    return Disturbed(ended, kills, _lines(box, run_id), ledger_events(box, run_id))
 
 
 def _same_best(calm: SweepJob, killed: SweepJob) -> Bar:
@@ -134,6 +150,10 @@ def _same_best(calm: SweepJob, killed: SweepJob) -> Bar:
         f"{shown(calm.best_settings)} and {shown(killed.best_settings)}, losses "
         f"{losses[0]:.5f} and {losses[1]:.5f}",
     )
+
+
+def _moment(box: Sandbox, run_id: str) -> Moment:
+    return Moment(_lines(box, run_id), frozenset(ledger_events(box, run_id).get(ENDED, [])))
 
 
 def _done(box: Sandbox, run_id: str) -> int:

@@ -17,8 +17,8 @@ def test_a_sweep_proposes_what_peers_are_given(tmp_path: Path):
 
 def test_settings_of_a_trial_differ_from_the_base_in_every_key():
     base = SweepSpec.model_validate(GRID.spec(Path("rows.jsonl"))).base
-    for settings in GRID.settings():
-        assert changed(base, with_settings(base, settings)) == settings
+    for trial in GRID.settings():
+        assert changed(base, with_settings(base, trial)) == trial
 
 
 def test_trials_of_two_runs_are_matched_by_rank_and_rate():
