@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from raylora.config.sweep_spec import Mode
-from raylora.sweeps.charts import Chart, charts
-from raylora.sweeps.findings import Findings, find
+from raylora.sweeps.report.charts import Chart, charts
+from raylora.sweeps.report.findings import Findings, find
 from raylora.tracking.run import RunStatus
 from raylora.tracking.sweep_facts import SweepDetails, SweepSummary, TrialRecord, TrialStatus
 from raylora.tracking.sweeps import Point
