@@ -10,7 +10,7 @@ from math import ceil
 
 from raylora.cluster.capacity import Demand, Node, demand_of, room_for, without
 from raylora.config.fused_rules import Sharing, sharing, why_alone
-from raylora.config.sweep_spec import Execution, SweepSpec
+from raylora.config.sweep_spec import Execution, Searcher, SweepSpec
 from raylora.config.train_spec import TrainSpec
 from raylora.config.workers_spec import WorkersSpec
 
@@ -78,7 +78,7 @@ def plan(
 ) -> Plan:
     """Plan a sweep whose first trials are `trials`, on nodes that hold a group of its workers.
 
-    A searcher may propose others later; sweep.trials says how many there are in all.
+    TPE proposes others later; sweep.trials says how many there are in all.
     """
     return _Planner(spec, trials, nodes, known).plan()
 
@@ -102,7 +102,8 @@ class _Planner:
         self._memory = None if spec.workers.gpus_per_worker else known.memory
         base = spec.base
         self._alone = [self._why_alone(base, trial) for trial in trials]
-        self._total = max(len(trials), self._search.trials or 0)
+        later = self._search.searcher is Searcher.TPE
+        self._total = max(len(trials), (self._search.trials or 0) if later else 0)
         self._wanted = min(self._search.at_once or self._total, self._total)
         own = [t.workers for t, why in zip(trials, self._alone, strict=True) if why]
         self._own = max([spec.workers, *own], key=lambda w: (w.least, w.cpus_per_worker))

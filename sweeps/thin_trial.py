@@ -13,6 +13,8 @@ PROPOSAL = "proposal"
 """In the config of a trial: a Proposal."""
 STEP = "step"
 """Optimizer steps in a result; what schedulers count by."""
+METRICS = "metrics"
+"""What was reported, in a result: Tune adds times of its own beside it."""
 STATE = "state"
 """The TrialState in a result."""
 
@@ -32,6 +34,7 @@ class ThinTrial(Trainable):
             raise JobFailed(report.error)
         return {
             **report.metrics,
+            METRICS: dict(report.metrics),
             STEP: report.step,
             STATE: report.state.value,
             "done": report.state.is_over,

@@ -18,7 +18,7 @@ from raylora.config.sweep_spec import Scheduler, SearchSpec
 from raylora.sweeps.ledger import Proposal
 from raylora.sweeps.orders import TrialReport, TrialState
 from raylora.sweeps.proposer import Proposer
-from raylora.sweeps.thin_trial import PROPOSAL, STATE, STEP, ThinTrial
+from raylora.sweeps.thin_trial import METRICS, PROPOSAL, STATE, STEP, ThinTrial
 
 TRIAL_BYTES = 200 * 1024**2
 """Resident memory of a thin trial's process."""
@@ -130,7 +130,7 @@ class _Callback(tune.Callback):
                 trial.config[PROPOSAL].name,
                 TrialState(result[STATE]),
                 result[STEP],
-                {key: value for key, value in result.items() if isinstance(value, float)},
+                result[METRICS],
             )
         )
 

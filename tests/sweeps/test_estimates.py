@@ -1,10 +1,10 @@
 """What a plan is made from: bytes from the base's files, tokens from the rows."""
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.sweeps import scripted
 
 from raylora.config.footprint import measure
 from raylora.config.train_spec import TrainSpec
@@ -13,7 +13,7 @@ from raylora.sweeps.estimates import BYTES_OF_A_TOKEN, PROCESS_BYTES, known_of
 
 
 @pytest.fixture
-def make_spec(scripted: ModuleType, tiny_base: Path, tmp_path: Path) -> Any:
+def make_spec(tiny_base: Path, tmp_path: Path) -> Any:
     rows = scripted.write_rows(tmp_path / "rows.jsonl")
     return lambda **sections: scripted.spec_of(tiny_base, rows, rows, **sections)
 
@@ -48,7 +48,7 @@ def test_tokens_of_a_pass_follow_from_the_rows_and_how_many_a_pass_takes(make_sp
     assert known_of([one_row, make_spec()], data).tokens == 2 * 30
     rows = {"train": "rows.jsonl"}
     assert known_of([make_spec(data={**rows, "max_length": 16})], data).tokens == 2 * 16
-    packed = make_spec(data={**rows, "packing": "best_fit", "pack_length": 256})
+    packed = make_spec(data={**rows, "packing": "best_fit", "max_length": 128, "pack_length": 256})
     assert known_of([packed], data).tokens == 2 * 256
 
 

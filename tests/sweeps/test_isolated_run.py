@@ -38,7 +38,8 @@ def test_trials_that_cannot_share_train_beside_those_that_do(
     client.submit("raylora.sweeps.search", arguments, build(resolved_yaml(spec)), run_id=run_id)
     lines = list(client.follow(run_id))
     assert client.status(run_id).state is JobState.SUCCEEDED, client.logs(run_id)[-4000:]
-    assert any("1 of 2 trials train isolated: noise on embeddings" in line for line in lines)
+    log = "\n".join(lines)
+    assert "1 of 2 trials train isolated: noise on embeddings" in log, log[-4000:]
 
     sweep = get_sweep(f"sqlite:///{spec.outputs}/mlflow.db", run_id)
     assert {trial.mode for trial in sweep.trials} == {"fused", "isolated"}

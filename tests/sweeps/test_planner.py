@@ -143,7 +143,7 @@ def test_isolated_trials_take_what_the_cluster_has():
 
 def test_a_searcher_that_may_propose_what_cannot_share_leaves_room_for_it():
     space = {"lora.use_dora": {"choice": [False, True]}, "lora.r": {"choice": [4, 8]}}
-    spec = sweep(trials=8, space=space)
+    spec = sweep(trials=8, space=space, searcher="tpe")
     assert shape(plan(spec, [spec.base], [machine(4)], NOTHING)) == (3, 3, 1)
 
 

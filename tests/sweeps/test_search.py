@@ -79,7 +79,7 @@ def test_a_sweep_whose_driver_is_killed_goes_on_and_registers_the_best(
     wait_for_end(client, run_id)
     places = run_dir(spec.outputs, spec.tracking.experiment, run_id)
     before = Ledger(places.metadata / LEDGER)
-    assert len(before.proposals) == 4 and len(before.reports) >= 5
+    assert len(before.proposals) == 4 and len(before.reports) >= 2
 
     client.submit(program, arguments, bundle, run_id=run_id, job_id=f"{run_id}-r1")
     lines = list(client.follow(f"{run_id}-r1"))
