@@ -8,8 +8,9 @@ from typing import Any
 import ray
 
 from raylora.config.sweep_rules import with_settings
-from raylora.config.train_spec import TrainSpec
+from raylora.config.sweep_spec import SweepSpec
 from raylora.errors import RayloraError, Unreachable
+from raylora.sweeps.proposals import settings
 from raylora.sweeps.proposer import Proposer
 from raylora.sweeps.trials import Trials
 from raylora.tracking.sweep_requests import Answer, CloneTrial, Request, answer, open_requests
@@ -53,8 +54,8 @@ def _reply(act: Act, request: Request) -> Answer:
 class Control:
     """Does what users ask for."""
 
-    def __init__(self, base: TrainSpec, proposer: Proposer, trials: Trials, mailbox: Any) -> None:
-        self._base = base
+    def __init__(self, spec: SweepSpec, proposer: Proposer, trials: Trials, mailbox: Any) -> None:
+        self._spec = spec
         self._proposer = proposer
         self._trials = trials
         self._mailbox = mailbox
@@ -67,9 +68,10 @@ class Control:
         return request.trial
 
     def _clone(self, wanted: CloneTrial) -> str:
-        settings = {**self._trials.settings(wanted.trial), **wanted.set}
-        with_settings(self._base, settings)
-        name = self._proposer.add(settings, wanted.trial if wanted.warm else None)
+        followers = settings(self._spec.sweep.space, dict(wanted.set))
+        found = {**self._trials.settings(wanted.trial), **followers, **wanted.set}
+        with_settings(self._spec.base, found)
+        name = self._proposer.add(found, wanted.trial if wanted.warm else None)
         if name is None:
             raise RayloraError("all trials are over, the sweep is about to end")
         return name

@@ -114,7 +114,7 @@ def _train(
     proposer = Proposer(source, spec.sweep.metric, planned.at_once, ledger.proposals)
     executors = Executors(planned, sweep, mailbox)
     trials = Trials(spec, sweep, mailbox, ledger, executors, config)
-    control = Control(spec.base, proposer, trials, mailbox)
+    control = Control(spec, proposer, trials, mailbox)
     steps = spec.training.max_steps
     assert steps is not None, "sweep_rules wants it"
     try:
