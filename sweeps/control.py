@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from raylora.config.sweep_rules import with_settings
-from raylora.config.sweep_spec import SweepSpec
+from raylora.config.sweep_spec import Scheduler, SweepSpec
 from raylora.errors import RayloraError, Unreachable
 from raylora.sweeps.proposals import settings
 from raylora.sweeps.proposer import Proposer
@@ -68,6 +68,8 @@ class Control:
         return request.trial
 
     def _clone(self, wanted: CloneTrial) -> str:
+        if self._spec.sweep.scheduler is Scheduler.PBT:
+            raise RayloraError("a population has the trials that it began with")
         followers = settings(self._spec.sweep.space, dict(wanted.set))
         found = {**self._trials.settings(wanted.trial), **followers, **wanted.set}
         with_settings(self._spec.base, found)

@@ -58,6 +58,12 @@ class Executors:
             thread.start()
         return slot
 
+    def again(self, name: str, spec: TrainSpec) -> str:
+        """Where a trial trains that was ended and begins anew: where it was."""
+        if thread := self._threads.pop(name, None):
+            thread.join(JOIN_S)  # both would ask for its orders
+        return self.slot_of(name, spec)
+
     def refusal(self, spec: TrainSpec) -> str:
         """See Slots."""
         return self._slots.refusal(spec)

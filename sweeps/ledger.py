@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from raylora.sweeps.orders import TrialReport, TrialState
 
 LEDGER = "trials.jsonl"
 """In the sweep's metadata: one line for each thing that has happened, in order."""
-BEGAN, REPORTED, ENDED = "began", "reported", "ended"
+BEGAN, REPORTED, ENDED, COPIED = "began", "reported", "ended", "copied"
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Proposal:
     """By which the searcher knows it; None for a clone."""
     warm_from: str | None = None
     """Trial whose adapter it starts from."""
+    copied_from: str | None = None
+    """Trial of its population that it has gone on from last."""
+    copies: int = 0
+    """How often it has gone on from another one."""
 
 
 class Ledger:
@@ -37,6 +42,8 @@ class Ledger:
         """Those that have begun, in order."""
         self.reports: list[TrialReport] = []
         """What trials said, and at last came to, in order."""
+        self.copies: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        """By trial: from whom it went on, after how many steps, and with which settings."""
         self._ended: set[str] = set()
         self._last_step: dict[str, int] = {}
         for line in _lines(path):
@@ -51,6 +58,10 @@ class Ledger:
         """A trial is about to take its first step; nothing happens where it is known."""
         if proposal.name not in {known.name for known in self.proposals}:
             self._write({"event": BEGAN, **asdict(proposal)})
+
+    def copied(self, proposal: Proposal, step: int) -> None:
+        """A trial goes on from another one's state after `step` steps, with these settings."""
+        self._write({"event": COPIED, "step": step, **asdict(proposal)})
 
     def reported(self, report: TrialReport) -> bool:
         """A trial has reported, and is not over; False where that is known."""
@@ -81,6 +92,16 @@ class Ledger:
         event = content.pop("event")
         if event == BEGAN:
             self.proposals.append(Proposal(**content))
+            return
+        if event == COPIED:
+            step = content.pop("step")
+            changed = Proposal(**content)
+            self.copies[changed.name].append(
+                {"from": changed.copied_from, "step": step, "settings": changed.settings}
+            )
+            names = [known.name for known in self.proposals]
+            self.proposals[names.index(changed.name)] = changed
+            self._last_step.pop(changed.name, None)  # the other one may not be as far
             return
         content["state"] = TrialState(content["state"])
         report = TrialReport(**content)

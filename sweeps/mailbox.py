@@ -40,7 +40,11 @@ class Mailbox:
         """Why, once no slot takes orders any more."""
 
     async def announce(self, trial: Begin, slot: str) -> None:
-        """Say what a trial trains and where, before it advances for the first time."""
+        """Say what a trial trains and where, before it advances for the first time.
+
+        One that was ended may begin again, from another state.
+        """
+        self._last.pop(trial.name, None)
         self._begin[trial.name] = trial
         self._slot_of[trial.name] = slot
 
@@ -136,7 +140,8 @@ class Mailbox:
         return replace(self._begin[name], after_step=last.step if last else 0)
 
     def _take_in(self, slot: "_Slot", report: TrialReport) -> None:
-        if report.name not in slot.reports:  # it was ended; this crossed the order
+        # Who ended it has had an answer, and it may have begun again; or this crossed the order.
+        if report.state is TrialState.STOPPED or report.name not in slot.reports:
             return
         if report.state.is_over:
             del slot.reports[report.name]

@@ -35,6 +35,8 @@ class Begin:
     """The trial reports when this is known..."""
     report_steps: int
     """...and for the loss of training every so many steps."""
+    at_saves: bool = False
+    """It reports when a checkpoint has been written instead: others may go on from that."""
     after_step: int = 0
     """What it had reported before this step is known: it asks for nothing up to here."""
 

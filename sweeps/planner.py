@@ -10,9 +10,10 @@ from math import ceil
 
 from raylora.cluster.capacity import Demand, Node, demand_of, room_for, without
 from raylora.config.fused_rules import Sharing, sharing, why_alone
-from raylora.config.sweep_spec import Execution, Searcher, SweepSpec
+from raylora.config.sweep_spec import Execution, Scheduler, Searcher, SweepSpec
 from raylora.config.train_spec import TrainSpec
 from raylora.config.workers_spec import WorkersSpec
+from raylora.errors import JobFailed
 
 PASS_TOKENS = 1024
 """A larger pass is no faster on a CPU (SmolLM2: 335 tokens/s at 540 tokens, 379 at 1080)."""
@@ -78,7 +79,8 @@ def plan(
 ) -> Plan:
     """Plan a sweep whose first trials are `trials`, on nodes that hold a group of its workers.
 
-    TPE proposes others later; sweep.trials says how many there are in all.
+    TPE proposes others later; sweep.trials says how many there are in all. Raises JobFailed where
+    a population is larger than what trains at once.
     """
     return _Planner(spec, trials, nodes, known).plan()
 
@@ -103,6 +105,7 @@ class _Planner:
         base = spec.base
         self._alone = [self._why_alone(base, trial) for trial in trials]
         later = self._search.searcher is Searcher.TPE
+        self._population = self._search.scheduler is Scheduler.PBT
         self._total = max(len(trials), (self._search.trials or 0) if later else 0)
         self._wanted = min(self._search.at_once or self._total, self._total)
         own = [t.workers for t, why in zip(trials, self._alone, strict=True) if why]
@@ -119,6 +122,12 @@ class _Planner:
             for number in range(1, layout.slots + 1)
         )
         at_once = min(self._wanted, layout.slots * layout.each + layout.isolated)
+        if self._population and at_once < self._wanted:
+            raise JobFailed(
+                f"{at_once} of the {self._wanted} trials of a population can train at the same "
+                f"time, and all have to: {self._limit(layout)}",
+                hint="lower sweep.trials, or use a larger cluster",
+            )
         notices = tuple(self._notices(layout, at_once))
         return Plan(slots, layout.isolated, at_once, notices)
 
@@ -174,7 +183,7 @@ class _Planner:
         """As many trials in each of so many slots as pay and fit; None where none fits."""
         share = ceil(min(self._wanted, self._sharing) / slots)
         # Where the user says how many train at once, they do; it costs them no more than alone.
-        paying = share if self._search.at_once else self._paying
+        paying = share if self._search.at_once or self._population else self._paying
         for each in range(min(share, self._search.trials_per_slot or paying), 0, -1):
             demand = self._slot_demand(slots, each)
             if room_for(demand.per_worker, self._nodes) < demand.workers:

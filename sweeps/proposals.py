@@ -4,6 +4,7 @@ What a searcher proposes is `drawn`: a value for each entry of the space that ap
 turns that into keys of a TrainSpec.
 """
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -30,13 +31,48 @@ class Suggestions(Protocol):
         ...
 
 
+class Dice:
+    """Suggestions at random."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """See Suggestions."""
+        return self.random.choice(choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """See Suggestions."""
+        share = self.random.random()
+        return low * (high / low) ** share if log else low + (high - low) * share
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
+        """See Suggestions."""
+        return self.random.randrange(low, high + 1, step)
+
+
 def draw(space: Space, base: Mapping[str, Any], by: Suggestions) -> Drawn:
     """A value for each entry that applies; `base` has the values of keys that are not searched."""
     drawn: Drawn = {}
     for name, domain in _in_order(space):
         if domain.times is None and domain.applies({**base, **settings(space, drawn)}):
-            drawn[name] = _draw_one(name, domain, by)
+            drawn[name] = draw_one(name, domain, by)
     return drawn
+
+
+def draw_one(name: str, domain: Domain, by: Suggestions) -> Value:
+    """A value for one entry, which follows no other key."""
+    if domain.uniform is not None:
+        return by.suggest_float(name, *domain.uniform)
+    if domain.loguniform is not None:
+        return by.suggest_float(name, *domain.loguniform, log=True)
+    if domain.integers is not None:
+        low, high, step = (*domain.integers, 1)[:3]
+        return by.suggest_int(name, low, high, step=step)
+    values = domain.values
+    assert values is not None
+    # By place: a searcher takes no lists as choices.
+    return values[by.suggest_categorical(name, range(len(values)))]
 
 
 def grid(space: Space, base: Mapping[str, Any]) -> list[Drawn]:
@@ -90,17 +126,3 @@ def _branches(
         return
     for value in values:
         yield {**point, name: value}
-
-
-def _draw_one(name: str, domain: Domain, by: Suggestions) -> Value:
-    if domain.uniform is not None:
-        return by.suggest_float(name, *domain.uniform)
-    if domain.loguniform is not None:
-        return by.suggest_float(name, *domain.loguniform, log=True)
-    if domain.integers is not None:
-        low, high, step = (*domain.integers, 1)[:3]
-        return by.suggest_int(name, low, high, step=step)
-    values = domain.values
-    assert values is not None
-    # By place: a searcher takes no lists as choices.
-    return values[by.suggest_categorical(name, range(len(values)))]

@@ -39,6 +39,11 @@ class Proposer(Searcher):
             self._waiting.append(proposal)
             return proposal.name
 
+    def all(self) -> list[Proposal]:
+        """Everything there is to try, for a scheduler that wants it at once."""
+        with self._lock:
+            return list(iter(self._next, None))
+
     def suggest(self, trial_id: str) -> Any:
         """See Searcher: settings, or FINISHED, or None for not now."""
         with self._lock:

@@ -18,7 +18,7 @@ from raylora.cluster.events import NoticeEvent, ResultEvent, StageEvent, emit
 from raylora.config.compose import read_resolved
 from raylora.config.places import run_dir
 from raylora.config.sweep_rules import with_settings
-from raylora.config.sweep_spec import SweepSpec
+from raylora.config.sweep_spec import Scheduler, SweepSpec
 from raylora.errors import JobFailed
 from raylora.jobs.assignment import Assignment, make_folders
 from raylora.jobs.data.survey import Surveyed, survey
@@ -30,6 +30,7 @@ from raylora.sweeps.executors import Executors
 from raylora.sweeps.finish import finish
 from raylora.sweeps.ledger import LEDGER, Ledger
 from raylora.sweeps.mailbox import Mailbox
+from raylora.sweeps.orders import TrialReport
 from raylora.sweeps.planner import Plan, plan
 from raylora.sweeps.proposer import Proposer
 from raylora.sweeps.report.make import write_report
@@ -38,6 +39,7 @@ from raylora.sweeps.trials import Trials
 from raylora.sweeps.tuning import tune_trials
 from raylora.tracking import sweep_tags as tags
 from raylora.tracking.location import tracking_uri
+from raylora.tracking.run import Run
 
 REPORT = "report"
 """In the artifacts of the sweep's run."""
@@ -78,8 +80,7 @@ def search(spec: SweepSpec, run_id: str, config: str) -> ResultEvent:
             raise JobFailed(f"no trial came to an end; the best one's error: {best.error}")
         result = finish(spec.sweep, sweep, run, trials, best, planned.groups)
         emit(StageEvent("report"))
-        write_report(uri, run_id, places.artifacts / REPORT)
-        run.log_artifacts(places.artifacts / REPORT, REPORT)
+        _report(run, uri, run_id, places.artifacts / REPORT)
     emit(StageEvent("done"))
     emit(result)
     return result
@@ -110,22 +111,41 @@ def _train(
 ) -> Trials:
     """Train trials until there is nothing left to try."""
     actor = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000)
-    mailbox: Any = actor.remote(ledger.reports)
+    mailbox: Any = actor.remote(_history(spec, ledger))
     proposer = Proposer(source, spec.sweep.metric, planned.at_once, ledger.proposals)
     executors = Executors(planned, sweep, mailbox)
     trials = Trials(spec, sweep, mailbox, ledger, executors, config)
     control = Control(spec, proposer, trials, mailbox)
-    steps = spec.training.max_steps
-    assert steps is not None, "sweep_rules wants it"
     try:
         with (
             executors.running(),
             listening(sweep.tracking_uri, sweep.mlflow_run_id, control.act),
         ):
-            tune_trials(spec.sweep, proposer, steps, mailbox, trials, sweep.places.metadata)
+            tune_trials(spec, proposer, mailbox, trials, sweep.places.metadata)
     finally:
         trials.interrupted()
     return trials
+
+
+def _report(run: Run, uri: str, run_id: str, folder: Path) -> None:
+    """What the trials have shown. It can be made again, so the sweep stands without it."""
+    try:
+        write_report(uri, run_id, folder)
+        run.log_artifacts(folder, REPORT)
+    except Exception as error:
+        again = f"raylora sweeps report {run_id}"
+        emit(NoticeEvent(f"the report failed ({error}); `{again}` makes it again"))
+
+
+def _history(spec: SweepSpec, ledger: Ledger) -> list[TrialReport]:
+    """What Ray Tune is told again.
+
+    Of a population only who is over: it has been changed on the way, and goes on from where it is.
+    """
+    reports = ledger.reports
+    if spec.sweep.scheduler is not Scheduler.PBT:
+        return reports
+    return [report for report in reports if report.state.is_over and ledger.is_over(report.name)]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Where settings come from: a list that is drawn beforehand, or one that learns from trials."""
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from raylora.config.dotted import get
 from raylora.config.schema import keys_of
 from raylora.config.sweep_spec import Searcher, SweepSpec
 from raylora.config.train_spec import TrainSpec
-from raylora.sweeps.proposals import draw, grid, settings
+from raylora.sweeps.proposals import Dice, draw, grid, settings
 
 JOURNAL = "optuna.log"
 """In the sweep's metadata: what the estimator has seen."""
@@ -66,7 +65,7 @@ def source_of(spec: SweepSpec, folder: Path, used: Sequence[int]) -> Source:
     if search.searcher is Searcher.GRID:
         points = grid(search.space, base)[: search.trials]
     else:
-        dice = _Dice(search.seed)
+        dice = Dice(search.seed)
         points = [draw(search.space, base, dice) for _ in range(search.trials or 1)]
     return Listed([settings(search.space, point) for point in points], used)
 
@@ -140,23 +139,6 @@ class Estimator:
             if token in self._asked:  # of this attempt
                 self._asked[token].report(outcome.value, outcome.step)
             self._study.tell(token, state=TrialState.PRUNED)
-
-
-class _Dice:
-    """Suggestions at random."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._random.choice(choices)
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        share = self._random.random()
-        return low * (high / low) ** share if log else low + (high - low) * share
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
-        return self._random.randrange(low, high + 1, step)
 
 
 def _values(spec: TrainSpec) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from raylora.config.sweep_rules import LOSS
+from raylora.config.sweep_spec import LOSS
 from raylora.jobs.run_log import latest
 from raylora.jobs.train.observer import StepReport
 from raylora.jobs.train.validation import Validation
@@ -64,10 +64,13 @@ class TrialObserver:
         self._logs = begin.assignment.places.logs
         self._metric = begin.metric
         self._report_steps = begin.report_steps
+        self._at_saves = begin.at_saves
         self._after_step = begin.after_step
         self._last_step = begin.assignment.spec.training.max_steps
         self.progress = Progress(0, {})
         """As of now."""
+        self._measured = 0
+        """Step at which the metric was known last."""
 
     def resumed(self, step: int) -> None:
         """See Observer."""
@@ -80,15 +83,15 @@ class TrialObserver:
         """See Observer."""
         self._log.step(report)
         self._learn(report.step, _of_step(report))
-        if self._metric == LOSS and report.step % self._report_steps == 0:
-            self._ask()
+        if self._metric == LOSS:
+            self._known(report.step, report.step % self._report_steps == 0)
 
     def validated(self, validation: Validation, best: bool) -> None:
         """See Observer."""
         self._log.validation(validation, best)
         self._learn(validation.step, _of_validation(validation))
         if self._metric != LOSS:
-            self._ask()
+            self._known(validation.step, True)
 
     def warned(self, text: str) -> None:
         """See Observer."""
@@ -99,6 +102,13 @@ class TrialObserver:
     def saved(self, step: int, checkpoint: Path) -> None:
         """See Observer."""
         self._log.flush()
+        if self._at_saves and self._measured == step:
+            self._ask()
+
+    def _known(self, step: int, due: bool) -> None:
+        self._measured = step
+        if due and not self._at_saves:
+            self._ask()
 
     def _learn(self, step: int, metrics: Mapping[str, float]) -> None:
         self.progress = Progress(step, {**self.progress.metrics, **metrics})

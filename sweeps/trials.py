@@ -1,6 +1,7 @@
 """The trials of a sweep as the driver knows them: their specs, folders and MLflow runs."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ import ray
 from raylora.cluster.events import NoticeEvent, emit
 from raylora.config.places import RunPlaces, run_dir
 from raylora.config.sweep_rules import with_settings
-from raylora.config.sweep_spec import SweepSpec
+from raylora.config.sweep_spec import Scheduler, SweepSpec
 from raylora.errors import NotFound, RayloraError
 from raylora.jobs.assignment import Assignment, make_folders
 from raylora.jobs.record import open_record
@@ -19,6 +20,7 @@ from raylora.sweeps.command_line import submit_line
 from raylora.sweeps.executors import Executors
 from raylora.sweeps.ledger import Ledger, Proposal
 from raylora.sweeps.orders import Begin, TrialReport, TrialState
+from raylora.sweeps.population import copy_state
 from raylora.sweeps.warm_start import start_warm
 from raylora.tracking import sweep_tags as tags
 from raylora.tracking.ranking import ranked
@@ -67,23 +69,22 @@ class Trials:
 
     def began(self, proposal: Proposal) -> None:
         """See Watcher."""
-        name = proposal.name
-        if name in self._proposals:  # it was paused
+        name, known = proposal.name, self._proposals.get(proposal.name)
+        if known is not None:
+            if known.copies != proposal.copies:  # else it was paused
+                self._go_on_from_another(proposal)
             return
         self._proposals[name] = proposal
         self._ledger.began(proposal)
-        search = self._spec.sweep
         if self._ledger.is_over(name):
-            begin = Begin(name, self._assignment(name, ""), search.metric, search.report_steps)
-            ray.get(self._mailbox.announce.remote(begin, NOWHERE))
+            self._announce(self._assignment(name, ""), name, NOWHERE)
             return
         trial = self.open(name)
         slot = self._slot_for(proposal, trial)
         mode = "isolated" if slot == name else "fused"
         trial.run.set_tags({tags.STATE: TrialStatus.RUNNING.value, tags.MODE: mode})
         self._open[name] = trial.run.mlflow_run_id
-        begin = Begin(name, trial.assignment, search.metric, search.report_steps)
-        ray.get(self._mailbox.announce.remote(begin, slot))
+        self._announce(trial.assignment, name, slot)
 
     def reported(self, report: TrialReport) -> None:
         """See Watcher."""
@@ -131,15 +132,48 @@ class Trials:
         """A trial and its run, to be written to; close it with run.finish."""
         assignment = self._assignment(name, "")
         make_folders(assignment.places)
-        settings = dict(self._proposals[name].settings)
-        found = {
-            tags.PARENT: self._sweep.mlflow_run_id,
-            tags.TRIAL: name,
-            tags.SETTINGS: json.dumps(settings),
-            tags.SUBMIT: submit_line(self._config, settings),
-        }
+        parent = {tags.PARENT: self._sweep.mlflow_run_id, tags.TRIAL: name}
+        found = {**parent, **self._settings_tags(name)}
         run = open_record(assignment.spec, assignment.run_id, assignment.tracking_uri, found)
         return Trial(replace(assignment, mlflow_run_id=run.mlflow_run_id), run)
+
+    def _go_on_from_another(self, copy: Proposal) -> None:
+        """A trial of a population takes over another one's state and settings."""
+        name, better = copy.name, copy.copied_from
+        assert better is not None
+        ray.get(self._mailbox.end.remote(name))
+        before, self._proposals[name] = self._proposals[name], copy
+        child = self._assignment(name, self._open[name])
+        try:
+            # What is copied lies in a folder of its own: the ledger decides which one counts.
+            step = copy_state(
+                self._assignment(better, "").places.checkpoints, child.places.checkpoints
+            )
+        except RayloraError as error:
+            ray.get(self._mailbox.close.remote(error.message, name))
+            self._announce(child, name, name)
+            return
+        self._ledger.copied(copy, step)
+        old = replace(child.places, series=before.copies).checkpoints
+        shutil.rmtree(old, ignore_errors=True)
+        self._run(name).set_tags(self._settings_tags(name))
+        emit(NoticeEvent(f"trial {name}: goes on from {better} at step {step}"))
+        self._announce(child, name, self._slots.again(name, child.spec))
+
+    def _settings_tags(self, name: str) -> dict[str, str]:
+        settings, copies = dict(self._proposals[name].settings), self._ledger.copies[name]
+        return {
+            tags.SETTINGS: json.dumps(settings),
+            # No single line changes settings on the way.
+            tags.SUBMIT: "" if copies else submit_line(self._config, settings),
+            tags.COPIES: json.dumps(copies),
+        }
+
+    def _announce(self, assignment: Assignment, name: str, slot: str) -> None:
+        search = self._spec.sweep
+        at_saves = search.scheduler is Scheduler.PBT
+        begin = Begin(name, assignment, search.metric, search.report_steps, at_saves)
+        ray.get(self._mailbox.announce.remote(begin, slot))
 
     def _slot_for(self, proposal: Proposal, trial: Trial) -> str:
         """Where it trains; what cannot begin fails by itself, and takes no other with it."""
@@ -157,6 +191,7 @@ class Trials:
         spec = with_settings(self._spec.base, self._proposals[name].settings)
         run_id = f"{self._sweep.run_id}-{name}"
         places = run_dir(spec.outputs, spec.tracking.experiment, run_id)
+        places = replace(places, series=self._proposals[name].copies)
         return Assignment(spec, run_id, mlflow_run_id, self._sweep.tracking_uri, places)
 
     def _run(self, name: str) -> Run:

@@ -14,9 +14,11 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from raylora.config.sweep_spec import Scheduler, SearchSpec
+from raylora.config.population_rules import interval
+from raylora.config.sweep_spec import Scheduler, SweepSpec
 from raylora.sweeps.ledger import Proposal
 from raylora.sweeps.orders import TrialReport, TrialState
+from raylora.sweeps.population import Population
 from raylora.sweeps.proposer import Proposer
 from raylora.sweeps.thin_trial import METRICS, PROPOSAL, STATE, STEP, ThinTrial
 
@@ -37,7 +39,7 @@ class Watcher(Protocol):
     """Hears of trials in the driver."""
 
     def began(self, proposal: Proposal) -> None:
-        """A trial is about to take its first step, or goes on after a pause."""
+        """A trial is about to take its first step, or goes on after a pause; perhaps changed."""
         ...
 
     def reported(self, report: TrialReport) -> None:
@@ -50,32 +52,37 @@ class Watcher(Protocol):
 
 
 def tune_trials(
-    search: SearchSpec,
+    spec: SweepSpec,
     proposer: Proposer,
-    most_steps: int,
     mailbox: Any,
     watcher: Watcher,
     folder: Path,
 ) -> None:
     """Run a trial for each proposal, until there are none left.
 
-    most_steps: optimizer steps of a whole trial. folder: Ray Tune keeps its state there.
+    folder: Ray Tune keeps its state there.
     """
     os.environ.update(ENVIRONMENT)
+    search = spec.sweep
+    # A population takes no searcher: it has all of its trials from the start.
+    fixed = proposer.all() if search.scheduler is Scheduler.PBT else None
     # It warns of the loggers that are off, and of each result that took half a second to record.
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     trainable = tune.with_parameters(ThinTrial, mailbox=mailbox)
     tune.Tuner(
         # The slot has the CPUs, a trial only waits for it.
         tune.with_resources(trainable, {"memory": TRIAL_BYTES}),
+        param_space={PROPOSAL: tune.grid_search(fixed)} if fixed else None,
         tune_config=tune.TuneConfig(
             metric=search.metric,
             mode=search.mode.value,
-            search_alg=proposer,
-            num_samples=-1,
-            scheduler=_scheduler(search, most_steps),
+            search_alg=None if fixed else proposer,
+            num_samples=1 if fixed else -1,
+            scheduler=_scheduler(spec),
             time_budget_s=search.budget_minutes and 60 * search.budget_minutes,
             reuse_actors=True,
+            # Ray Tune's own name of the folder has all of a proposal in it.
+            trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -89,7 +96,9 @@ def tune_trials(
     ).fit()
 
 
-def _scheduler(search: SearchSpec, most_steps: int) -> TrialScheduler:
+def _scheduler(spec: SweepSpec) -> TrialScheduler:
+    search, most_steps = spec.sweep, spec.training.max_steps
+    assert most_steps is not None, "sweep_rules wants it"
     grace = min(search.grace_steps, most_steps)
     match search.scheduler:
         case Scheduler.NONE:
@@ -107,6 +116,8 @@ def _scheduler(search: SearchSpec, most_steps: int) -> TrialScheduler:
             return HyperBandScheduler(
                 time_attr=STEP, max_t=most_steps, reduction_factor=search.reduction_factor
             )
+        case Scheduler.PBT:
+            return Population(search.space, interval(spec.base, search), search.seed)
 
 
 class _Callback(tune.Callback):

@@ -4,7 +4,7 @@ import gc
 import threading
 from collections.abc import Sequence
 
-from raylora.config.sweep_rules import LOSS
+from raylora.config.sweep_spec import LOSS
 from raylora.errors import JobFailed
 from raylora.jobs.assignment import Assignment
 from raylora.sweeps.fused.trial_bank import TrialBank

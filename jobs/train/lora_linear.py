@@ -17,7 +17,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from raylora.jobs.train.fusion import fuse
-from raylora.jobs.train.route import Part, Route
+from raylora.jobs.train.route import Adapter, Block, Part, Route
 
 Weight = Callable[[], Tensor]
 """Gives a frozen weight [out, in] in the compute dtype, unpacked anew where it is packed."""
@@ -49,36 +49,33 @@ def _is_plain(layer: LoraLayer) -> bool:
 
 @dataclass(frozen=True)
 class _Share:
-    """What one part of a pass adds to a layer's output."""
+    """What neighbouring parts of a pass add to a layer's output."""
 
-    tokens: slice
-    scale: float
-    dropout: float
+    block: Block
     kept: Callable[[Tensor], Tensor | None]
-    """Of the part's rows of x, the elements that dropout keeps."""
+    """Of the block's rows of x, the elements that dropout keeps."""
 
     def of(self, rows: Tensor) -> Tensor:
-        """The part's rows, which share memory with `rows`."""
-        return rows if self.tokens == _ALL else rows[self.tokens]
+        """The block's rows, which share memory with `rows`."""
+        return rows if self.block.tokens == _ALL else rows[self.block.tokens]
 
     def dropped(self, rows: Tensor, kept: Tensor | None) -> Tensor:
         """Elements that are not kept are 0, the others larger for it."""
-        return rows if kept is None else rows * (kept.to(rows.dtype) / (1 - self.dropout))
+        return rows if kept is None else rows * (kept.to(rows.dtype) / (1 - self.block.dropout))
 
 
 def _forward_of(layer: Any, index: int, route: Route) -> Callable[[Tensor], Tensor]:
     base = layer.get_base_layer()
     weight = _weight(base)
 
-    def share(part: Part) -> _Share:
-        dropout: Any = layer.lora_dropout[part.adapter]
+    def adapter(part: Part) -> Adapter:
+        name = part.adapter
+        dropout: Any = layer.lora_dropout[name]
         rate = dropout.p if layer.training and isinstance(dropout, nn.Dropout) else 0.0
-        return _Share(
-            part.tokens,
-            float(layer.scaling[part.adapter]),
-            rate,
-            lambda rows: part.kept(index, rate, rows),
-        )
+        return Adapter(len(layer.lora_A[name].weight), float(layer.scaling[name]), rate)
+
+    def share(block: Block) -> _Share:
+        return _Share(block, lambda rows: block.kept(index, rows))
 
     def forward(x: Tensor) -> Tensor:
         parts = route.parts
@@ -87,8 +84,8 @@ def _forward_of(layer: Any, index: int, route: Route) -> Callable[[Tensor], Tens
             for part in parts
             for pair in (layer.lora_A[part.adapter], layer.lora_B[part.adapter])
         ]
-        shares = [share(part) for part in parts]
-        return _LoraLinear.apply(x, base.bias, weight, shares, *pairs)
+        blocks = route.blocks(tuple(map(adapter, parts)), x)
+        return _LoraLinear.apply(x, base.bias, weight, list(map(share, blocks)), *pairs)
 
     return forward
 
@@ -101,7 +98,7 @@ def _weight(base: Any) -> Weight:
 
 
 class _LoraLinear(torch.autograd.Function):
-    """[..., in] to [..., out]; the pairs are A and B of each share in turn."""
+    """[..., in] to [..., out]; the pairs are A and B of each part in turn."""
 
     @staticmethod
     def forward(
@@ -113,37 +110,42 @@ class _LoraLinear(torch.autograd.Function):
         *pairs: Tensor,
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
+        a, b = pairs[::2], pairs[1::2]
+        many_a = [_together(a[share.block.parts], 0) for share in shares]
+        many_b = [_together(b[share.block.parts], 1) for share in shares]
         lows: list[Tensor] = []
         masks: list[Tensor | None] = []
-        for share, a in zip(shares, pairs[::2], strict=True):
+        for share, own_a in zip(shares, many_a, strict=True):
             own = share.of(rows)
             masks.append(share.kept(own))
-            lows.append(share.dropped(own, masks[-1]) @ a.t())
+            lows.append((share.dropped(own, masks[-1]) @ own_a.t()).mul_(share.block.scale))
         w = weight()
         y = rows @ w.t() if bias is None else torch.addmm(bias, rows, w.t())
-        for share, low, b in zip(shares, lows, pairs[1::2], strict=True):
-            share.of(y).addmm_(low, b.t(), alpha=share.scale)
-        ctx.save_for_backward(rows, *pairs, *lows, *masks)
-        ctx.settings = (weight, shares)
+        for share, low, own_b in zip(shares, lows, many_b, strict=True):
+            share.of(y).addmm_(low, own_b.t())
+        ctx.save_for_backward(rows, *many_a, *many_b, *lows, *masks)
+        ctx.settings = (weight, shares, [len(one) for one in a])
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        weight, shares = ctx.settings
+        weight, shares, ranks = ctx.settings
         rows, *kept = ctx.saved_tensors
-        pairs, lows, masks = _split(kept, 2 * len(shares), len(shares))
+        many_a, many_b, lows, masks = _quarters(kept)
         grad = grads[0].reshape(-1, grads[0].shape[-1])
         d_lows: list[Tensor] = []
         d_pairs: list[Tensor] = []
-        for share, b, low, mask in zip(shares, pairs[1::2], lows, masks, strict=True):
-            own = share.of(grad)
-            d_lows.append((own @ b) * share.scale)
-            d_pairs.append(d_lows[-1].t() @ share.dropped(share.of(rows), mask))
-            d_pairs.append((own.t() @ low) * share.scale)
+        for share, b, low, mask in zip(shares, many_b, lows, masks, strict=True):
+            own, sizes = share.of(grad), ranks[share.block.parts]
+            d_lows.append((own @ b).mul_(share.block.scale))
+            d_a = d_lows[-1].t() @ share.dropped(share.of(rows), mask)
+            d_b = own.t() @ low
+            for pair in zip(d_a.split(sizes), d_b.split(sizes, 1), strict=True):
+                d_pairs += pair
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, *d_pairs
         d_x = grad @ weight()
-        for share, a, d_low, mask in zip(shares, pairs[::2], d_lows, masks, strict=True):
+        for share, a, d_low, mask in zip(shares, many_a, d_lows, masks, strict=True):
             if mask is None:
                 share.of(d_x).addmm_(d_low, a)
             else:
@@ -151,7 +153,10 @@ class _LoraLinear(torch.autograd.Function):
         return d_x.view(*grads[0].shape[:-1], -1), None, None, None, *d_pairs
 
 
-def _split(
-    kept: Sequence[Any], pairs: int, lows: int
-) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor | None]]:
-    return kept[:pairs], kept[pairs : pairs + lows], kept[pairs + lows :]
+def _together(matrices: Sequence[Tensor], dimension: int) -> Tensor:
+    return matrices[0] if len(matrices) == 1 else torch.cat(list(matrices), dimension)
+
+
+def _quarters(kept: Sequence[Any]) -> list[Sequence[Any]]:
+    size = len(kept) // 4
+    return [kept[start : start + size] for start in range(0, len(kept), size)]

@@ -66,11 +66,12 @@ class SupervisedLoss(nn.Module):
         weight = torch.ones_like(targets, dtype=torch.float32)
         if weights is not None:
             weight = weights[0, at]
+        # The head is read once for all parts: few positions of each, and 28M weights in SmolLM2.
+        losses = _chunked(logits, hidden[at - 1], targets, weight)
         if parts is None:
-            return _chunked(logits, hidden[at - 1], targets, weight)
+            return losses.sum()
         sizes = [int(part.sum()) for part in supervised.split(list(parts))]
-        split = (x.split(sizes) for x in (hidden[at - 1], targets, weight))
-        return torch.stack([_chunked(logits, *part) for part in zip(*split, strict=True)])
+        return torch.stack([part.sum() for part in losses.split(sizes)])
 
 
 class _Logits:
@@ -95,11 +96,10 @@ class _Logits:
 def _chunked(logits: _Logits, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     if len(targets) <= CHUNK:
         return _CrossEntropy.apply(logits(hidden), targets, weights)
-    total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-    for part in zip(*(x.split(CHUNK) for x in (hidden, targets, weights)), strict=True):
-        # Recomputed in the backward pass, so that one block of logits lives at a time.
-        total = total + checkpoint(_cross_entropy, logits, *part, use_reentrant=False)
-    return total
+    # Recomputed in the backward pass, so that one block of logits lives at a time.
+    parts = zip(*(x.split(CHUNK) for x in (hidden, targets, weights)), strict=True)
+    losses = [checkpoint(_cross_entropy, logits, *part, use_reentrant=False) for part in parts]
+    return torch.cat(losses)
 
 
 def _cross_entropy(logits: _Logits, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def _cross_entropy(logits: _Logits, hidden: Tensor, targets: Tensor, weights: Te
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Weighted sum; the gradient, softmax - one-hot, is made in the forward pass.
+    """[positions], weighted; the gradient, softmax - one-hot, is made in the forward pass.
 
     It has the logits' dtype and is all that is kept: torch's own keeps an fp32 copy of the logits
     and makes two more in the backward pass.
@@ -116,18 +116,19 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         grad = torch.empty_like(logits)
-        total = torch.zeros((), dtype=torch.float32, device=logits.device)
-        parts = (x.split(ROWS) for x in (logits, grad, targets[:, None], weights[:, None]))
-        for scores, d_scores, target, weight in zip(*parts, strict=True):
+        losses = torch.empty_like(weights[:, None])
+        columns = (targets[:, None], weights[:, None], losses)
+        parts = (x.split(ROWS) for x in (logits, grad, *columns))
+        for scores, d_scores, target, weight, loss in zip(*parts, strict=True):
             logs = scores.log_softmax(-1, dtype=torch.float32)
-            total -= (logs.gather(1, target) * weight).sum()
+            loss.copy_(logs.gather(1, target)).mul_(-weight)
             probabilities = logs.exp_()
             probabilities.scatter_add_(1, target, -torch.ones_like(weight))
             d_scores.copy_(probabilities.mul_(weight))
         ctx.save_for_backward(grad)
-        return total
+        return losses[:, 0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = ctx.saved_tensors
-        return grad.mul_(grads[0].to(grad.dtype)), None, None
+        return grad.mul_(grads[0][:, None].to(grad.dtype)), None, None

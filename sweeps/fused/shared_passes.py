@@ -21,8 +21,10 @@ from raylora.jobs.train.route import Part, Route
 from raylora.sweeps.fused.player import Player
 
 _LESS = "lower training.micro_batch_size or data.max_length, or sweep.trials_per_slot"
-Answer = tuple[Tensor, Sequence[Tensor | None]] | Exception
-"""Loss and gradients; or that memory ran out, on all workers alike."""
+Found = tuple[Tensor, Sequence[Tensor | None]]
+"""Loss and gradients."""
+Answer = Found | Exception
+"""Or that memory ran out, on all workers alike."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,17 @@ class SharedPasses:
                 answers |= dict(zip(chosen, found, strict=True))
         return _agreed([answers[i] for i in range(len(requests))])
 
-    def _pass(self, requests: Sequence[PassRequest]) -> list[Answer]:
-        """In halves where memory runs out; a single request is told, and can ask for less."""
+    def _pass(self, requests: Sequence[PassRequest]) -> Sequence[Answer]:
+        """In halves where memory runs out; a single request is told, and can ask for less.
+
+        One by one where something is not finite: neighbours are computed together, and 0 times
+        infinity is no number for any of them.
+        """
         try:
-            return self._train(requests) if requests[0].parameters else self._look(requests)
+            found = self._train(requests) if requests[0].parameters else self._look(requests)
+            if len(requests) == 1 or _all_finite(found):
+                return found
+            return [answer for request in requests for answer in self._pass([request])]
         except Exception as error:
             if not backoff.is_out_of_memory(error):
                 raise
@@ -108,7 +117,7 @@ class SharedPasses:
         half = len(requests) // 2
         return [*self._pass(requests[:half]), *self._pass(requests[half:])]
 
-    def _train(self, requests: Sequence[PassRequest]) -> list[Answer]:
+    def _train(self, requests: Sequence[PassRequest]) -> list[Found]:
         parameters = [p for request in requests for p in request.parameters]
         with self._route.over(_parts(requests)):
             losses = self._losses(requests)
@@ -119,13 +128,22 @@ class SharedPasses:
         own = zip(losses.detach(), pairwise(ends), strict=True)
         return [(loss, gradients[start:end]) for loss, (start, end) in own]
 
-    def _look(self, requests: Sequence[PassRequest]) -> list[Answer]:
+    def _look(self, requests: Sequence[PassRequest]) -> list[Found]:
         with self._route.over(_parts(requests)), evaluating(self._module):
             return [(loss, ()) for loss in self._losses(requests)]
 
     def _losses(self, requests: Sequence[PassRequest]) -> Tensor:
         """[requests]."""
         return self._module(**_joined(requests), parts=[r.tokens for r in requests])
+
+
+def _all_finite(found: Sequence[Found]) -> bool:
+    """Of gradients the first layer's will do: what is not finite above comes down to it."""
+    first = [
+        gradients[0].sum() for _, gradients in found if gradients and gradients[0] is not None
+    ]
+    losses = [loss for loss, _ in found]
+    return bool(torch.stack([*losses, *(one.float() for one in first)]).isfinite().all())
 
 
 def _agreed(answers: Sequence[Answer]) -> list[Answer]:

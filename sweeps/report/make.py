@@ -46,6 +46,7 @@ def write_report(uri: str, run_id: str, folder: Path) -> dict[str, Any]:
     """Write report.html and report.json into a folder; what the JSON holds."""
     found = findings(uri, run_id)
     told = found.as_json()
+    del told["sweep"]["status"]  # the run that keeps the report is still open
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DATA).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     (folder / PAGE).write_text(page(found), encoding="utf-8")

@@ -78,8 +78,19 @@ def _best(found: Findings) -> Iterator[str]:
         f'<section class="best"><h2>Best trial: {escape(best.name)}</h2>'
         f"<p>{escape(found.sweep.metric)} <strong>{_figure(found.value(best))}</strong> "
         f"after {best.step} steps, {escape(settings)}</p>"
-        f"<p>To train it again:</p><pre>{escape(best.submit)}</pre></section>"
+        f"{_again(best)}</section>"
     )
+
+
+def _again(best: TrialRecord) -> str:
+    if best.submit:
+        return f"<p>To train it again:</p><pre>{escape(best.submit)}</pre>"
+    steps = "; ".join(
+        f"from {copy['from']} after step {copy['step']} with "
+        + ", ".join(f"{key}={value}" for key, value in copy["settings"].items())
+        for copy in best.copies
+    )
+    return f"<p>It went on {escape(steps)}.</p>"
 
 
 def _table(found: Findings) -> str:

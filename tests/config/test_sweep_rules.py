@@ -206,6 +206,45 @@ def test_how_many_trials_share_is_known_of_the_search(
     assert sharing(spec.base, spec.sweep) is expected
 
 
+RATES = {**RANKS, "training.learning_rate": {"loguniform": [1e-4, 1e-2]}}
+POPULATION: dict[str, Any] = {"scheduler": "pbt", "training": {"save_steps": 5}}
+
+
+def test_a_population_that_can_be_run_has_no_problems():
+    assert found(sweep(RATES, **POPULATION)) == {}
+    validated = {"max_steps": 20, "save_steps": 5, "validation_steps": 10}
+    asked = {**POPULATION, "metric": "validation_loss", "training": validated}
+    assert found(sweep(RATES, **asked)) == {}
+
+
+@pytest.mark.parametrize(
+    ("space", "search", "key", "says"),
+    [
+        (RATES, {"searcher": "tpe"}, "sweep.searcher", "tpe learns from settings that stay"),
+        (RANKS, {}, "sweep.space", "nothing to change on the way"),
+        (RATES, {"at_once": 4}, "sweep.trials", "8 trials are more than at_once"),
+        (RATES, {"trials": 1}, "sweep.trials", "1 trials cannot learn from each other"),
+        (RATES, {"training": {}}, "training.save_steps", "every 25 steps, and they have 20"),
+        (
+            RATES,
+            {"training": {"save_steps": 5, "logging_steps": 2}, "report_steps": 2},
+            "training.save_steps",
+            "5 is no multiple of training.logging_steps=2",
+        ),
+        (
+            {**RATES, "training.neftune_noise_alpha": {"choice": [0, 5]}},
+            {},
+            "sweep.space",
+            "some of these trials would share a base and others not",
+        ),
+    ],
+)
+def test_a_population_that_cannot_be_is_refused(
+    space: dict[str, Any], search: dict[str, Any], key: str, says: str
+):
+    assert says in found(sweep(space, **{**POPULATION, **search}))[key]
+
+
 def test_everything_is_said_at_once():
     spec = sweep({"lora.rnak": {"choice": [8]}, "lora.r": {"choice": [0]}}, metric="accuracy")
     assert found(spec).keys() == {"lora.rnak", "sweep.space.lora.r", "sweep.metric"}

@@ -80,6 +80,16 @@ def test_a_clone_that_cannot_be_is_refused(control, proposer):
         control.act(CloneTrial("t01", {}))
 
 
+def test_a_population_is_not_added_to(proposer):
+    search = {"space": SPACE, "scheduler": "pbt"}
+    spec = SweepSpec.model_validate({"training": {"max_steps": 9}, "sweep": search})
+    nobody: Any = SimpleNamespace()
+    trials: Any = FakeTrials()
+    with pytest.raises(RayloraError, match="the trials that it began with"):
+        Control(spec, proposer, trials, nobody).act(CloneTrial("t01", {}))
+    assert proposer.added == []
+
+
 def test_requests_are_answered_in_the_store(
     tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ):

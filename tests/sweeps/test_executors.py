@@ -113,6 +113,18 @@ def test_trials_wait_for_their_turn_and_may_be_ended_meanwhile(box: Box, runs: R
     assert waiting[0] not in runs.begun and len(runs.begun) == 2
 
 
+def test_a_trial_begins_again_when_its_workers_have_left(box: Box, runs: Runs):
+    here = executors(box, isolated_at_once=1)
+    runs.release.set()
+    box.orders["t01"] = [trial("t01")]
+    take(here, trial("t01"))
+    until(lambda: len(box.reports) == 1)
+    box.orders["t01"] = [trial("t01")]
+    assert here.again("t01", DORA) == "t01"
+    here.join()
+    assert runs.begun == ["t01", "t01"] and len(box.reports) == 2
+
+
 def test_a_trial_that_is_over_by_the_records_is_never_started(box: Box, runs: Runs):
     here = executors(box, isolated_at_once=1)
     take(here, trial("t01"))

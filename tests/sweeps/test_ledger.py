@@ -43,6 +43,22 @@ def test_what_is_known_is_not_written_twice(path: Path):
     assert len(path.read_text(encoding="utf-8").splitlines()) == 3
 
 
+def test_a_trial_that_went_on_from_another_has_its_settings_and_may_be_less_far(path: Path):
+    ledger = Ledger(path)
+    first, better = Proposal("t01", {"lora.r": 8}, 0), Proposal("t02", {"lora.r": 4}, 1)
+    ledger.began(first)
+    ledger.began(better)
+    ledger.reported(waiting("t01", 20))
+    copy = Proposal("t01", {"lora.r": 4}, 0, copied_from="t02", copies=1)
+    ledger.copied(copy, 10)
+    assert ledger.reported(waiting("t01", 15))
+
+    again = Ledger(path)
+    assert again.proposals == [copy, better]
+    assert again.copies["t01"] == [{"from": "t02", "step": 10, "settings": {"lora.r": 4}}]
+    assert not again.reported(waiting("t01", 15)) and again.reported(waiting("t01", 20))
+
+
 def test_a_line_that_was_cut_off_is_left_out(path: Path):
     ledger = Ledger(path)
     ledger.began(Proposal("t01", {}, 0))

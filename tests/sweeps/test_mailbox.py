@@ -77,6 +77,25 @@ def test_the_slot_waits_for_all_that_have_reported():
     run(test())
 
 
+def test_a_trial_that_was_ended_begins_again_from_another_state():
+    async def test() -> None:
+        box = Mailbox()
+        tasks = await begun(box, "a")
+        await box.exchange(SLOT, [waiting("a", 10)], idle=False)
+        assert (await tasks["a"]).step == 10
+        assert (await box.end("a")).state is TrialState.STOPPED
+        again = replace(trial("a"), report_steps=7)
+        await box.announce(again, SLOT)
+        task = asyncio.create_task(box.advance("a"))
+        await settled()
+        assert await box.exchange(SLOT, [], idle=True) == [End("a"), again]
+        stopped = TrialReport("a", TrialState.STOPPED, 10)  # what the first order led to
+        await box.exchange(SLOT, [stopped, waiting("a", 12)], idle=False)
+        assert await task == waiting("a", 12)
+
+    run(test())
+
+
 def test_a_trial_that_says_nothing_holds_the_others_up_for_a_moment_only():
     async def test() -> None:
         box = Mailbox()

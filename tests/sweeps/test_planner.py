@@ -147,6 +147,14 @@ def test_a_searcher_that_may_propose_what_cannot_share_leaves_room_for_it():
     assert shape(plan(spec, [spec.base], [machine(4)], NOTHING)) == (3, 3, 1)
 
 
+def test_a_population_trains_at_the_same_time():
+    spec = sweep(scheduler="pbt", trials=24)
+    assert shape(planned(spec, [machine(2)], 24)) == (2, 12, 0)
+    known = Known(memory=Memory(shared=1000, trial=100))
+    with pytest.raises(JobFailed, match="10 of the 24 trials"):
+        planned(spec, [machine(1, memory=2_000)], 24, known=known)
+
+
 def test_trials_are_spread_over_slots_and_follow_those_that_leave():
     spec = sweep(trials=4)
     slots = Slots(planned(spec, [machine(2)], 4), spec.base)

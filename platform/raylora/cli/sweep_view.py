@@ -73,7 +73,7 @@ def status_tables(details: SweepDetails) -> Group:
         trials_table([asdict(trial) for trial in details.ranked], summary.metric),
     ]
     if best:
-        parts.append(Text(f"\nthe best again:  {best['submit']}", overflow="fold"))
+        parts.append(Text(f"\n{_again(best['submit'])}", overflow="fold"))
     return Group(*parts)
 
 
@@ -121,8 +121,14 @@ def report_tables(found: Mapping[str, Any]) -> Group:
         title = Text(f"Pareto front: {metric} against {cost}")
         parts += [title, make_table(("trial", cost, metric), rows), Text()] if rows else []
     if found["best"]:
-        parts.append(Text(f"the best again:  {found['best']['submit']}", overflow="fold"))
+        parts.append(Text(_again(found["best"]["submit"]), overflow="fold"))
     return Group(*parts)
+
+
+def _again(submit: str) -> str:
+    if not submit:
+        return "the best one's settings were changed on the way: see its copies in -o json"
+    return f"the best again:  {submit}"
 
 
 def _states(sweep: SweepSummary) -> str:

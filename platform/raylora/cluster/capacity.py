@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from raylora.config.fused_rules import Sharing, sharing
-from raylora.config.sweep_spec import SweepSpec
+from raylora.config.sweep_spec import Scheduler, SearchSpec, SweepSpec
 from raylora.config.workers_spec import WorkersSpec
 from raylora.errors import InsufficientResources
 
@@ -44,14 +44,14 @@ def demand_of(workers: WorkersSpec) -> Demand:
 def demand_of_sweep(spec: SweepSpec) -> Demand:
     """Return what the trials ask for that are to train at once, fused wherever they may be."""
     search, each = spec.sweep, demand_of(spec.workers)
-    wanted = min(search.at_once or 1, search.trials or search.at_once or 1)
+    wanted = search.together
     shared = sharing(spec.base, search)
     groups = wanted
     if shared is not Sharing.NONE:
         groups = ceil(wanted / (search.trials_per_slot or wanted))
         # Trials of their own train beside those that share.
         groups += shared is Sharing.SOME and groups < wanted
-    keys = f"sweep.at_once, {each.lower}" if groups > 1 else each.lower
+    keys = f"sweep.{_count_key(search)}, {each.lower}" if groups > 1 else each.lower
     return replace(each, workers=groups * each.workers, lower=keys)
 
 
@@ -110,6 +110,10 @@ def amounts(resources: Mapping[str, float]) -> str:
         for name, size in sorted(resources.items())
     ]
     return ", ".join(listed) or "nothing"
+
+
+def _count_key(search: SearchSpec) -> str:
+    return "trials" if search.scheduler is Scheduler.PBT else "at_once"
 
 
 def _workers_on(node: Node, per_worker: Mapping[str, float]) -> int:

@@ -22,6 +22,8 @@ class RunPlaces:
     """The folders of one run."""
 
     root: Path
+    series: int = 0
+    """Of its checkpoints: one that goes on from another run's begins a new series."""
 
     @property
     def artifacts(self) -> Path:
@@ -46,7 +48,7 @@ class RunPlaces:
     @property
     def checkpoints(self) -> Path:
         """One folder a checkpoint."""
-        return self.root / "checkpoints"
+        return self.root / (f"checkpoints-{self.series}" if self.series else "checkpoints")
 
     @property
     def logs(self) -> Path:

@@ -6,20 +6,26 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from raylora.config import population_rules
 from raylora.config.dotted import get, put
 from raylora.config.fused_rules import unfusable
 from raylora.config.judge import unknown_key
 from raylora.config.schema import keys_of
 from raylora.config.search_space import Domain, Value, keys_in, settled
-from raylora.config.sweep_spec import Execution, Searcher, SearchSpec
+from raylora.config.sweep_spec import (
+    LOSS,
+    SCORE,
+    VALIDATION_LOSS,
+    Execution,
+    Searcher,
+    SearchSpec,
+)
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import InvalidConfig, Problem
 
 FIXED = ("name", "outputs", "tracking", "evaluation")
 """What all trials share, or they could not be compared: keys and sections."""
 SPACE = "sweep.space"
-LOSS, VALIDATION_LOSS, SCORE = "loss", "validation_loss", "validation_"
-"""Metrics that a trial reports."""
 
 
 def problems(base: TrainSpec, search: SearchSpec, source: str) -> list[Problem]:
@@ -36,6 +42,7 @@ def problems(base: TrainSpec, search: SearchSpec, source: str) -> list[Problem]:
     found += _steps(base, search, source)
     found += _execution(base, search, source)
     found += _searcher(search, source)
+    found += population_rules.problems(base, search, source)
     return found
 
 

@@ -10,6 +10,9 @@ from raylora.config.search_space import Domain
 from raylora.config.spec import NonEmpty, Spec
 from raylora.config.train_spec import TrainSpec
 
+LOSS, VALIDATION_LOSS, SCORE = "loss", "validation_loss", "validation_"
+"""Metrics that a trial reports; the last with the name of one of evaluation.metrics behind it."""
+
 
 class Searcher(StrEnum):
     """Who proposes the next setting."""
@@ -22,7 +25,7 @@ class Searcher(StrEnum):
 
 
 class Scheduler(StrEnum):
-    """Who ends trials early. Names are Ray Tune's."""
+    """Who ends trials early, or changes them. Names are Ray Tune's."""
 
     NONE = "none"
     ASHA = "asha"
@@ -30,6 +33,8 @@ class Scheduler(StrEnum):
     HYPERBAND = "hyperband"
     MEDIAN = "median"
     """Ends trials that are worse than the median of the others at the same step."""
+    PBT = "pbt"
+    """Population based training: the worst go on from the best (Jaderberg et al., 2017)."""
 
 
 class Execution(StrEnum):
@@ -76,7 +81,7 @@ class SearchSpec(Spec):
     """By key, such as lora.r, or by several with commas that move together."""
     searcher: Searcher = Searcher.RANDOM
     scheduler: Scheduler = Scheduler.ASHA
-    metric: NonEmpty = "loss"
+    metric: NonEmpty = LOSS
     """loss (of training), validation_loss, or validation_METRIC of evaluation.metrics."""
     mode: Mode = Mode.MIN
     trials: int | None = Field(default=8, ge=1)
@@ -90,7 +95,7 @@ class SearchSpec(Spec):
     budget_minutes: float | None = Field(default=None, gt=0)
     """Trials end after this, and no new one begins."""
     report_steps: int = Field(default=5, ge=1)
-    """Optimizer steps between looks of the scheduler."""
+    """Optimizer steps between looks of the scheduler; pbt looks at checkpoints instead."""
     grace_steps: int = Field(default=10, ge=1)
     """Steps that every trial may take before it can be ended."""
     reduction_factor: float = Field(default=2, gt=1)
@@ -98,6 +103,13 @@ class SearchSpec(Spec):
     seed: int = Field(default=0, ge=0)
     """Of the searcher; each trial's own is training.seed."""
     on_finish: FinishSpec = FinishSpec()
+
+    @property
+    def together(self) -> int:
+        """Trials that have to train at the same time."""
+        if self.scheduler is Scheduler.PBT:
+            return self.trials or 1
+        return min(self.at_once or 1, self.trials or self.at_once or 1)
 
 
 class SweepSpec(TrainSpec):

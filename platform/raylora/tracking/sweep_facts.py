@@ -54,7 +54,9 @@ class TrialRecord:
     error: str
     """Why it failed; empty where it did not."""
     submit: str
-    """The line `raylora submit ...` that trains the same."""
+    """The line `raylora submit ...` that trains the same; empty where none does."""
+    copies: list[dict[str, Any]]
+    """Of a population: from which trial, after which step and with which settings it went on."""
     mode: str
     """fused or isolated."""
     started: datetime
@@ -167,6 +169,7 @@ def _trial(entity: "MlflowEntity", keys: Iterable[str], sweep: RunStatus) -> Tri
         # A trial that failed and was begun again still has the tag.
         error=(found.get(tags.ERROR) or "it left no reason") if failed else "",
         submit=found.get(tags.SUBMIT, ""),
+        copies=json.loads(found.get(tags.COPIES, "[]")),
         mode=found.get(tags.MODE, ""),
         started=run.started,
         ended=run.ended,

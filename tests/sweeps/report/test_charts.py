@@ -27,6 +27,7 @@ def trial(name: str, settings: dict[str, Any], score: float, size: int | None) -
         metrics={"validation_exact_match": score},
         error="",
         submit=f"raylora submit x {name}",
+        copies=[],
         mode="fused",
         started=NOW,
         ended=NOW,
