@@ -43,7 +43,7 @@ for _ in range(20):
 
 DRIVERS = """
 answer = {
-    job.submission_id: int(job.driver_info["pid"])
+    job.submission_id: int(job.driver_info.pid)
     for job in states.list_jobs(address=state.dashboard_url)
     if job.submission_id and job.driver_info
 }

@@ -22,7 +22,7 @@ TRIALS = {32: 8, 64: 8, 128: 8, 256: 4, 512: 4}
 """By tokens a trial. A pass of the slot takes up to 1024 tokens: more trials than that go through
 in turns, so that eight of 512 tokens would be four passes of what two are."""
 LEAST = 0.98
-ROUNDS = 5
+ROUNDS = 3
 PROGRAM_S = 900.0
 
 

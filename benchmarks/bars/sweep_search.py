@@ -23,7 +23,8 @@ from raylora.config.sweep_spec import SweepSpec
 
 ROUNDS = 3
 GRID = Grid((4, 8, 16, 32), (1e-4, 3e-4, 1e-3, 3e-3), steps=40, rows_a_step=2)
-AT_ONCE = 8
+AT_ONCE = 16
+"""All settings: two slots of eight, in whose rungs ASHA compares with many from the start."""
 ROW = 32
 """Tokens: 64 a trial and step."""
 ASHA = {"grace_period": 5, "reduction_factor": 2}

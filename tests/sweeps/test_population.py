@@ -90,6 +90,7 @@ def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path: Path):
 
 
 @pytest.mark.ray
+@pytest.mark.slow  # a minute
 def test_a_population_on_a_cluster(tiny_base: Path, tmp_path: Path, local_cluster: Cluster):
     rows = scripted.write_rows(tmp_path / "rows.jsonl")
     training = {"max_steps": 20, "save_steps": 5}
