@@ -27,6 +27,7 @@ from raylora.tracking.ranking import ranked
 from raylora.tracking.run import Run, RunStatus
 from raylora.tracking.runs import attach
 from raylora.tracking.sweep_facts import TrialStatus
+from raylora.tracking.sweeps import get_sweep
 
 NOWHERE = ""
 """The slot of trials that are over."""
@@ -66,6 +67,8 @@ class Trials:
         self._open: dict[str, str] = {}
         """MLflow's ids of the trials that are not over."""
         self._last: dict[str, TrialReport] = {}
+        self._not_closed = _not_closed(sweep) if ledger.proposals else frozenset[str]()
+        """Trials whose driver was lost before it could tell MLflow of their end."""
 
     def began(self, proposal: Proposal) -> None:
         """See Watcher."""
@@ -77,6 +80,8 @@ class Trials:
         self._proposals[name] = proposal
         self._ledger.began(proposal)
         if self._ledger.is_over(name):
+            if name in self._not_closed:
+                self._open[name] = self.open(name).run.mlflow_run_id
             self._announce(self._assignment(name, ""), name, NOWHERE)
             return
         trial = self.open(name)
@@ -214,6 +219,11 @@ class Trials:
         run.finish(RunStatus.FAILED if failed else RunStatus.FINISHED)
         if failed:
             emit(NoticeEvent(f"trial {report.name} failed: {report.error}"))
+
+
+def _not_closed(sweep: Assignment) -> frozenset[str]:
+    found = get_sweep(sweep.tracking_uri, sweep.run_id).trials
+    return frozenset(t.name for t in found if t.ended is None or not t.state.is_over)
 
 
 def _size(places: RunPlaces) -> dict[str, int]:
