@@ -70,7 +70,7 @@ def copy_state(better: Path, own: Path) -> int:
 
     Returns the steps done at the newest. Raises RayloraError where there is none.
     """
-    for attempt in range(TRIES):
+    for _ in range(TRIES):
         newest = newest_whole(better)
         if newest is None:
             break
@@ -79,9 +79,7 @@ def copy_state(better: Path, own: Path) -> int:
             with atomic.directory(own) as staged:
                 for folder in newest_first(better):
                     shutil.copytree(folder, staged / folder.name)
-        except (FileNotFoundError, shutil.Error):
-            if attempt == TRIES - 1:
-                raise
+        except (FileNotFoundError, shutil.Error):  # it has dropped one meanwhile
             continue
         return int(newest.name.partition("-")[2])
     raise RayloraError(f"no checkpoint to go on from in {better}")
