@@ -44,6 +44,8 @@ class Ledger:
         """What trials said, and at last came to, in order."""
         self.copies: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         """By trial: from whom it went on, after how many steps, and with which settings."""
+        self.most_at_once = 0
+        """Trials that had begun and were not over, when there were most of them."""
         self._ended: set[str] = set()
         self._last_step: dict[str, int] = {}
         for line in _lines(path):
@@ -92,6 +94,7 @@ class Ledger:
         event = content.pop("event")
         if event == BEGAN:
             self.proposals.append(Proposal(**content))
+            self.most_at_once = max(self.most_at_once, len(self.proposals) - len(self._ended))
             return
         if event == COPIED:
             step = content.pop("step")

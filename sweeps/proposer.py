@@ -2,13 +2,13 @@
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from raylora.sweeps.ledger import Proposal
+from raylora.sweeps.ledger import Ledger, Proposal
 from raylora.sweeps.orders import TrialState
 from raylora.sweeps.sources import Outcome, Source
 from raylora.sweeps.thin_trial import PROPOSAL, STATE, STEP
@@ -17,15 +17,18 @@ from raylora.sweeps.thin_trial import PROPOSAL, STATE, STEP
 class Proposer(Searcher):
     """A Searcher of Ray Tune's. Users ask for trials from another thread."""
 
-    def __init__(
-        self, source: Source, metric: str, at_once: int | None, known: Sequence[Proposal]
-    ) -> None:
-        """`known` are the proposals of an earlier attempt. at_once: trials that are not over."""
+    def __init__(self, source: Source, metric: str, at_once: int | None, ledger: Ledger) -> None:
+        """`ledger` is of earlier attempts. at_once: trials that train."""
         super().__init__(metric=metric, mode=None)
         self._source = source
         self._value = metric
         self._at_once = at_once
+        known = ledger.proposals
         self._waiting = deque(known)
+        # Their reports are told again in the recorded order, so those that were open together
+        # have to be so again, however few are left to train.
+        self._over = frozenset(p.name for p in known if ledger.is_over(p.name))
+        self._open_together = ledger.most_at_once
         self._number = max((int(proposal.name[1:]) for proposal in known), default=0)
         self._running: dict[str, Proposal] = {}
         self._lock = Lock()
@@ -47,7 +50,7 @@ class Proposer(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """See Searcher: settings, or FINISHED, or None for not now."""
         with self._lock:
-            if self._at_once is not None and len(self._running) >= self._at_once:
+            if self._is_full():
                 return None
             proposal = self._next()
             if proposal is None:
@@ -84,6 +87,13 @@ class Proposer(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """See Searcher."""
+
+    def _is_full(self) -> bool:
+        if self._at_once is None:
+            return False
+        training = [p for p in self._running.values() if p.name not in self._over]
+        room = max(self._at_once, self._open_together)
+        return len(training) >= self._at_once or len(self._running) >= room
 
     def _next(self) -> Proposal | None:
         if self._waiting:

@@ -112,7 +112,7 @@ def _train(
     """Train trials until there is nothing left to try."""
     actor = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000)
     mailbox: Any = actor.remote(_history(spec, ledger))
-    proposer = Proposer(source, spec.sweep.metric, planned.at_once, ledger.proposals)
+    proposer = Proposer(source, spec.sweep.metric, planned.at_once, ledger)
     executors = Executors(planned, sweep, mailbox)
     trials = Trials(spec, sweep, mailbox, ledger, executors, config)
     control = Control(spec, proposer, trials, mailbox)
