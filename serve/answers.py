@@ -7,13 +7,17 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, TypeAlias
 
+from raylora.engine.logprobs import TokenLogprob
 from raylora.engine.request import Completion, Event
+from raylora.engine.vocabulary import Vocabulary
 from raylora.serve.api_errors import ApiError
+from raylora.serve.logprobs import of_chat, of_completion
 from raylora.serve.protocol import Usage
 
 Events = AsyncGenerator[tuple[int, Event], None]
+Logprobs: TypeAlias = dict[str, Any] | None
 
 DONE = "data: [DONE]\n\n"
 
@@ -30,20 +34,35 @@ class Kind(Enum):
             return "text_completion"
         return "chat.completion.chunk" if streamed else "chat.completion"
 
-    def choice(self, index: int, text: str, reason: str) -> dict[str, Any]:
+    def choice(self, index: int, text: str, reason: str, logprobs: Logprobs) -> dict[str, Any]:
         """One finished answer."""
         content: dict[str, Any] = {"text": text}
         if self is Kind.CHAT:
             content = {"message": {"role": "assistant", "content": text, "refusal": None}}
-        return {"index": index, **content, "logprobs": None, "finish_reason": reason}
+        return {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
 
-    def piece(self, index: int, text: str, reason: str | None, first: bool) -> dict[str, Any]:
+    def piece(self, index: int, text: str, logprobs: Logprobs, first: bool) -> dict[str, Any]:
         """One piece of an answer."""
         content: dict[str, Any] = {"text": text}
         if self is Kind.CHAT:
             delta = {"role": "assistant"} if first else {}
-            content = {"delta": {**delta, "content": text} if text or first else delta}
+            content = {"delta": {**delta, "content": text}}
+        return {"index": index, **content, "logprobs": logprobs, "finish_reason": None}
+
+    def end(self, index: int, reason: str) -> dict[str, Any]:
+        """The last piece, which says why the answer ended."""
+        content: dict[str, Any] = {"delta": {}} if self is Kind.CHAT else {"text": ""}
         return {"index": index, **content, "logprobs": None, "finish_reason": reason}
+
+    def logprobs(
+        self, found: Sequence[TokenLogprob], vocabulary: Vocabulary, offset: int = 0
+    ) -> Logprobs:
+        """Of tokens whose text begins `offset` characters into the answer; null without any."""
+        if not found:
+            return None
+        if self is Kind.CHAT:
+            return of_chat(found, vocabulary)
+        return of_completion(found, vocabulary, offset)
 
 
 @dataclass
@@ -54,6 +73,9 @@ class Answer:
     model: str
     """The version that answers, or the base."""
     fingerprint: str
+    vocabulary: Vocabulary
+    number: int = 1
+    """Answers to each prompt."""
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -68,44 +90,63 @@ class Answer:
                 if event.completion is not None:
                     finished[index] = event.completion
         choices = [
-            self.kind.choice(index, completion.text, completion.finish_reason.value)
-            for index, completion in sorted(finished.items())
+            self.kind.choice(
+                index, done.text, done.finish_reason.value, self._logprobs(done.logprobs)
+            )
+            for index, done in sorted(finished.items())
         ]
         return {
             **self._head(streamed=False),
             "choices": choices,
-            "usage": _usage(list(finished.values())),
+            "usage": self._usage(finished),
         }
 
     async def streamed(self, events: Events, with_usage: bool) -> AsyncGenerator[str, None]:
         """Server-sent events as the text comes; an error after the beginning is the last one."""
         head = self._head(streamed=True) | ({"usage": None} if with_usage else {})
-        finished: list[Completion] = []
-        begun: set[int] = set()
+        finished: dict[int, Completion] = {}
+        begun: dict[int, int] = {}
+        """By index: characters of the tokens whose logprobs were told."""
         async with aclosing(events):
             try:
                 async for index, event in events:
-                    for choice in self._pieces(index, event, index not in begun):
+                    for choice in self._pieces(index, event, begun.get(index)):
                         yield _sse({**head, "choices": [choice]})
-                    begun.add(index)
+                    begun[index] = begun.get(index, 0) + self._characters(event.logprobs)
                     if event.completion is not None:
-                        finished.append(event.completion)
+                        finished[index] = event.completion
             except ApiError as error:
                 yield _sse(error.content())
                 return
         if with_usage:
-            yield _sse({**head, "choices": [], "usage": _usage(finished)})
+            yield _sse({**head, "choices": [], "usage": self._usage(finished)})
         yield DONE
 
-    def _pieces(self, index: int, event: Event, first: bool) -> list[dict[str, Any]]:
-        """The text of an event, then, on the last one, a piece that says why it ended."""
-        pieces = []
-        if event.text or first:
-            pieces.append(self.kind.piece(index, event.text, None, first))
+    def _pieces(self, index: int, event: Event, offset: int | None) -> list[dict[str, Any]]:
+        """The text of an event, then, on the last one, a piece that says why it ended.
+
+        offset: None for the first event of an answer.
+        """
+        pieces: list[dict[str, Any]] = []
+        if event.text or event.logprobs or offset is None:
+            found = self._logprobs(event.logprobs, offset or 0)
+            pieces.append(self.kind.piece(index, event.text, found, offset is None))
         if event.completion is not None:
-            reason = event.completion.finish_reason.value
-            pieces.append(self.kind.piece(index, "", reason, first=False))
+            pieces.append(self.kind.end(index, event.completion.finish_reason.value))
         return pieces
+
+    def _logprobs(self, found: Sequence[TokenLogprob], offset: int = 0) -> Logprobs:
+        return self.kind.logprobs(found, self.vocabulary, offset)
+
+    def _characters(self, found: Sequence[TokenLogprob]) -> int:
+        return sum(len(self.vocabulary.read(each.token)[0]) for each in found)
+
+    def _usage(self, finished: Mapping[int, Completion]) -> dict[str, int]:
+        """A prompt counts once, however many answers it has."""
+        return Usage.of(
+            sum(c.prompt_tokens for index, c in finished.items() if index % self.number == 0),
+            sum(len(c.token_ids) for c in finished.values()),
+        ).model_dump()
 
     def _head(self, streamed: bool) -> dict[str, Any]:
         return {
@@ -115,13 +156,6 @@ class Answer:
             "model": self.model,
             "system_fingerprint": self.fingerprint,
         }
-
-
-def _usage(completions: Sequence[Completion]) -> dict[str, int]:
-    return Usage.of(
-        sum(completion.prompt_tokens for completion in completions),
-        sum(len(completion.token_ids) for completion in completions),
-    ).model_dump()
 
 
 def _sse(data: Mapping[str, Any]) -> str:

@@ -5,8 +5,8 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from raylora.config.serve_spec import BatchingSpec
@@ -14,6 +14,7 @@ from raylora.engine.generator import check_length
 from raylora.engine.prompts import chat_prompt
 from raylora.engine.request import Event, FinishReason, Request
 from raylora.engine.sampling import Sampling
+from raylora.engine.vocabulary import Vocabulary
 from raylora.errors import InvalidAdapter, InvalidRequest, NotFound, RayloraError
 from raylora.serve.api_errors import (
     bad_request,
@@ -46,6 +47,10 @@ class Endpoint:
     engine: EngineThread
     residency: Residency
     started: int = field(default_factory=lambda: int(time.time()))
+    vocabulary: Vocabulary = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.vocabulary = Vocabulary(self.tokenizer)
 
     async def acquire(self, model: str) -> Lease:
         """A hold on the model a request names; an ApiError where it cannot answer."""
@@ -70,16 +75,20 @@ class Endpoint:
         return [self._checked(self._tokens(prompt), "prompt") for prompt in body.prompts]
 
     async def generate(
-        self, prompts: Sequence[Sequence[int]], lease: Lease, sampling: Sampling
+        self, prompts: Sequence[Sequence[int]], lease: Lease, sampling: Sampling, answers: int = 1
     ) -> AsyncGenerator[tuple[int, Event], None]:
-        """Events with the index of their prompt, within the time and queue limits of the spec."""
+        """Events with the index of their answer, within the time and queue limits of the spec.
+
+        Answers to one prompt have neighbouring indices.
+        """
         limit = self.batching.max_batch_size + self.batching.max_queue
-        if self.engine.open_requests + len(prompts) > limit:
+        if self.engine.open_requests + len(prompts) * answers > limit:
             waiting = max(0, self.engine.open_requests - self.batching.max_batch_size)
             raise queue_full(waiting, RETRY_AFTER_S)
-        index = {uuid.uuid4().hex: i for i in range(len(prompts))}
+        index = {uuid.uuid4().hex: i for i in range(len(prompts) * answers)}
         requests = [
-            Request(name, tuple(prompts[i]), lease.adapter, sampling) for name, i in index.items()
+            Request(name, tuple(prompts[i // answers]), lease.adapter, _own(sampling, i % answers))
+            for name, i in index.items()
         ]
         seconds = self.batching.request_timeout_s
         deadline = asyncio.get_running_loop().time() + seconds
@@ -109,6 +118,12 @@ class Endpoint:
             top_k=body.top_k or 0,
             seed=body.seed,
             stop=body.stop,
+            min_p=body.min_p or 0.0,
+            presence_penalty=body.presence_penalty or 0.0,
+            frequency_penalty=body.frequency_penalty or 0.0,
+            repetition_penalty=body.repetition_penalty or 1.0,
+            logit_bias=self._bias(body.logit_bias or {}),
+            logprobs=body.wanted_logprobs,
         )
 
     async def _answerable(self, wanted: Awaitable[T]) -> T:
@@ -124,11 +139,18 @@ class Endpoint:
     def _tokens(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt)
-        size = len(self.tokenizer)
-        wrong = [token for token in prompt if not 0 <= token < size]
-        if wrong:
-            raise bad_request(f"token {wrong[0]} is not in 0..{size - 1}", "prompt")
+        self._refuse_unknown(prompt, "prompt")
         return prompt
+
+    def _bias(self, wanted: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
+        self._refuse_unknown(wanted, "logit_bias")
+        return tuple(wanted.items())
+
+    def _refuse_unknown(self, tokens: Iterable[int], param: str) -> None:
+        size = len(self.tokenizer)
+        wrong = [token for token in tokens if not 0 <= token < size]
+        if wrong:
+            raise bad_request(f"token {wrong[0]} is not in 0..{size - 1}", param)
 
     def _checked(self, prompt: list[int], param: str) -> list[int]:
         try:
@@ -143,6 +165,13 @@ def fingerprint(**facts: str) -> str:
     """OpenAI's system_fingerprint: changes when what computes the answers changes."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return f"fp_{digest[:12]}"
+
+
+def _own(sampling: Sampling, number: int) -> Sampling:
+    """Of the answers to one prompt each has a seed of its own."""
+    if sampling.seed is None:
+        return sampling
+    return replace(sampling, seed=sampling.seed + number)
 
 
 def _with_hint(error: RayloraError) -> str:

@@ -91,10 +91,11 @@ async def _answer(
 ) -> Any:
     """Generate for a request; the version is held until the last token."""
     lease = await endpoint.acquire(body.model)
-    answer = Answer(kind, lease.name, endpoint.fingerprint)
+    number = body.n or 1
+    answer = Answer(kind, lease.name, endpoint.fingerprint, endpoint.vocabulary, number)
     try:
-        tokens = prompts(lease)
-        generation = endpoint.generate(tokens, lease, endpoint.sampling(body, max_tokens))
+        sampling = endpoint.sampling(body, max_tokens)
+        generation = endpoint.generate(prompts(lease), lease, sampling, number)
     except BaseException:
         lease.release()
         raise

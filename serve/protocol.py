@@ -4,7 +4,7 @@ Defaults are those of OpenAI's reference. A field of OpenAI's that is not suppor
 where its value changes nothing and refused where it would change the answer.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -17,13 +17,7 @@ IGNORED = frozenset(
 """Fields of OpenAI's that never change an answer here."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
     "best_of": (1,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
     "echo": (False,),
     "suffix": ("",),
     "tools": ([],),
@@ -89,6 +83,11 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+TOP_LOGPROBS = 20
+"""OpenAI's limit."""
+
+
 Stop = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
     BeforeValidator(_as_tuple),
@@ -106,6 +105,15 @@ class GenerationBody(Body):
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=0)
     """Not OpenAI's; 0 keeps every token."""
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    """Not OpenAI's, as with vLLM."""
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    """Not OpenAI's, as with vLLM."""
+    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    n: int | None = Field(default=None, ge=1, le=128)
+    """Answers to each prompt; with a seed, the k-th is that of seed + k."""
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: Stop = ()
     stream: bool | None = None
@@ -115,6 +123,11 @@ class GenerationBody(Body):
     def wants_usage(self) -> bool:
         """Whether a stream ends with a usage chunk."""
         return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """How many other tokens to tell of beside each chosen one; None tells of none."""
+        return None
 
 
 class TextPart(BaseModel):
@@ -152,6 +165,18 @@ class ChatBody(GenerationBody):
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=TOP_LOGPROBS)
+
+    @model_validator(mode="after")
+    def _top_needs_logprobs(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        return self
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 T = TypeVar("T")
@@ -162,6 +187,11 @@ class CompletionBody(GenerationBody):
     """POST /v1/completions; a prompt is text or token ids, one or several."""
 
     prompt: str | Several[int] | Several[str] | Several[list[int]]
+    logprobs: int | None = Field(default=None, ge=0, le=TOP_LOGPROBS)
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        return self.logprobs
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from raylora.config.serve_spec import BatchingSpec
+from raylora.engine.logprobs import TokenLogprob
 from raylora.engine.request import Completion, Event, FinishReason, Request
 from raylora.engine.row import Row
 from raylora.errors import InvalidAdapter
@@ -68,10 +69,18 @@ class EchoEngine:
                 events.append(Event(row.id, "", failure))
             else:
                 token = reply[len(row.tokens)]
-                events += row.accept(token, {self.tokenizer.eos_token_id})
+                events += row.accept(token, {self.tokenizer.eos_token_id}, _logprob(row, token))
             if events and events[-1].id == row.id and events[-1].completion:
                 del self.rows[row.id]
         return events
+
+
+def _logprob(row: Row, token: int) -> TokenLogprob | None:
+    """Each token is certain, and the next ones in the vocabulary come after it."""
+    top = row.request.sampling.logprobs
+    if top is None:
+        return None
+    return TokenLogprob(token, -0.5, tuple((token + i, -0.5 - i) for i in range(top)))
 
 
 @dataclass

@@ -147,6 +147,88 @@ def test_stop_strings_and_sampling_reach_the_engine(call, engine):
     assert (sampling.temperature, sampling.top_p, sampling.seed) == (0.3, 0.5, 4)
 
 
+def test_penalties_and_bias_reach_the_engine(call, engine):
+    asked = {
+        "presence_penalty": 0.5, "frequency_penalty": -1, "repetition_penalty": 1.2, "min_p": 0.1,
+        "logit_bias": {"7": -100, "9": 2.5},
+    }  # fmt: skip
+    assert chat(call, **asked).status_code == 200
+    sampling = engine.requests[0].sampling
+    assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.5, -1)
+    assert (sampling.repetition_penalty, sampling.min_p) == (1.2, 0.1)
+    assert sampling.logit_bias == ((7, -100), (9, 2.5))
+
+
+def test_several_answers_to_one_prompt_have_seeds_of_their_own_and_count_it_once(call, engine):
+    body = chat(call, n=3, seed=4).json()
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
+    assert [request.sampling.seed for request in engine.requests] == [4, 5, 6]
+    assert body["usage"]["prompt_tokens"] == len(RENDERED)
+    assert body["usage"]["completion_tokens"] == 3 * (len(f"[base] {RENDERED}") + 1)
+
+
+def test_several_answers_to_several_prompts_stand_in_their_order(endpoint):
+    endpoint = replace(endpoint, batching=BatchingSpec(max_batch_size=4))
+    body = {"model": "tiny", "prompt": ["ab", "cd"], "n": 2}
+
+    def call(path: str, body: dict[str, Any]) -> httpx.Response:
+        return run(_request(endpoint, "POST", path, json=body))
+
+    whole = call("/v1/completions", body).json()
+    texts = [choice["text"] for choice in whole["choices"]]
+    assert texts == ["[base] ab", "[base] ab", "[base] cd", "[base] cd"]
+    usage = {"include_usage": True}
+    *chunks, last, _ = events_of(
+        call("/v1/completions", {**body, "stream": True, "stream_options": usage})
+    )
+    streamed = ["", "", "", ""]
+    for chunk in chunks:
+        [choice] = chunk["choices"]
+        streamed[choice["index"]] += choice["text"]
+    assert streamed == texts
+    assert last["usage"] == whole["usage"]
+
+
+def test_chat_tells_how_likely_its_tokens_were(call):
+    [choice] = chat(call, logprobs=True, top_logprobs=2, max_tokens=3).json()["choices"]
+    content = choice["logprobs"]["content"]
+    assert [each["token"] for each in content] == ["[", "b", "a"]
+    assert content[1]["bytes"] == [ord("b")]
+    assert [each["logprob"] for each in content[1]["top_logprobs"]] == [-0.5, -1.5]
+    assert content[1]["top_logprobs"][0]["token"] == "b"
+    [alone] = chat(call, logprobs=True, max_tokens=1).json()["choices"]
+    assert alone["logprobs"]["content"][0]["top_logprobs"] == []
+    [without] = chat(call).json()["choices"]
+    assert without["logprobs"] is None
+
+
+def test_the_end_token_is_no_part_of_what_is_told(call):
+    [choice] = chat(call, logprobs=True).json()["choices"]
+    texts = [each["token"] for each in choice["logprobs"]["content"]]
+    assert "".join(texts) == choice["message"]["content"]
+
+
+@pytest.mark.parametrize("kind", ["chat", "completion"])
+def test_a_stream_tells_of_each_token_once(call, kind):
+    asked: dict[str, Any] = {"model": "tiny", "stream": True, "stop": ["hello\n<"]}
+    if kind == "chat":
+        asked |= {"messages": HELLO, "logprobs": True}
+        answer = call("/v1/chat/completions", asked)
+    else:
+        asked |= {"prompt": RENDERED, "logprobs": 1}
+        answer = call("/v1/completions", asked)
+    *chunks, _ = events_of(answer)
+    found = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+    told = [each for each in found if each is not None]
+    wanted = list("[base] <|user|>hello\n<")  # the stop string's tokens were generated too
+    if kind == "chat":
+        assert [each["token"] for piece in told for each in piece["content"]] == wanted
+        return
+    assert [token for piece in told for token in piece["tokens"]] == wanted
+    assert [at for piece in told for at in piece["text_offset"]] == list(range(len(wanted)))
+    assert told[0]["top_logprobs"] == [{"[": -0.5}]
+
+
 def test_the_defaults_are_openais(call, engine):
     chat(call)
     sampling = engine.requests[0].sampling
@@ -183,11 +265,19 @@ def test_completions_stream_each_prompt_by_its_index(call):
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"n": 2}, "n"),
-        ({"logprobs": True}, "logprobs"),
+        ({"n": 0}, "n"),
+        ({"n": 200}, "n"),
+        ({"best_of": 2}, "best_of"),
+        ({"logprobs": 3}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"min_p": 1.5}, "min_p"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"logit_bias": {"5000": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5"),
+        ({"logit_bias": {"a": 1}}, "logit_bias.a.[key]"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"presence_penalty": 2.5}, "presence_penalty"),
         ({"temperature": 3}, "temperature"),
         ({"top_p": 0}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
@@ -320,6 +410,7 @@ def test_a_full_queue_is_429_with_retry_after(endpoint, call):
     prompts = ["a", "b", "c", "d"]
     answer = call("/v1/completions", {"model": "tiny", "prompt": prompts})
     assert answer.status_code == 429
+    assert chat(call, n=4).status_code == 429
     assert int(answer.headers["retry-after"]) >= 1
     assert answer.json()["error"]["type"] == "rate_limit_error"
     assert endpoint.engine.open_requests == 0

@@ -66,6 +66,19 @@ def test_completions_whole_and_streamed(client):
     assert "".join(chunk.choices[0].text for chunk in stream) == "[base] ab"
 
 
+def test_several_answers_with_how_likely_their_tokens_were(client):
+    answer = client.chat.completions.create(
+        model="home", messages=HELLO, n=2, logprobs=True, top_logprobs=1, max_tokens=4
+    )
+    for choice in answer.choices:
+        told = choice.logprobs.content
+        assert "".join(each.token for each in told) == choice.message.content
+        assert told[0].top_logprobs[0].logprob == -0.5
+    whole = client.completions.create(model="tiny", prompt="ab", logprobs=1, max_tokens=4)
+    assert whole.choices[0].logprobs.tokens == list("[bas")
+    assert whole.choices[0].logprobs.text_offset == [0, 1, 2, 3]
+
+
 def test_models(client):
     assert {model.id for model in client.models.list()} == {"tiny", "home", "sums"}
     assert client.models.retrieve("home@1").id == "home@1"
@@ -76,7 +89,7 @@ def test_errors_are_the_clients_own(client):
         client.chat.completions.create(model="nobody", messages=HELLO)
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(model="tiny", messages=HELLO, n=3)
+        client.chat.completions.create(model="tiny", messages=HELLO, n=0)
     assert refused.value.param == "n"
 
 

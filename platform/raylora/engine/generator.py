@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from raylora.engine.logprobs import token_logprob
 from raylora.engine.request import Completion, Event, FinishReason, Request
 from raylora.engine.row import Row
 from raylora.engine.runner import Adapters, Runner
@@ -120,8 +121,10 @@ class Engine:
             if not finite[i]:
                 events.append(row.finish(FinishReason.ERROR, error="logits are not finite"))
                 continue
-            chosen = token if row.sampler.is_greedy else row.sampler.choose(logits[i])
-            events += row.accept(chosen, self._end_tokens)
+            chosen = token if row.sampler.takes_best else row.sampler.choose(logits[i])
+            top = row.request.sampling.logprobs
+            found = None if top is None else token_logprob(logits[i], chosen, top)
+            events += row.accept(chosen, self._end_tokens, found)
         return events
 
     def _sweep(self) -> None:

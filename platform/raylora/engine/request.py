@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from raylora.engine.logprobs import TokenLogprob
 from raylora.engine.sampling import Sampling
 
 
@@ -43,6 +44,8 @@ class Completion:
     finish_reason: FinishReason
     prompt_tokens: int
     error: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Where asked for, of each new token but the end token."""
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,5 @@ class Event:
     id: str
     text: str
     completion: Completion | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens since the last event; the text may lag behind them."""

@@ -2,8 +2,9 @@
 
 from collections.abc import Container
 
+from raylora.engine.logprobs import TokenLogprob
 from raylora.engine.request import Completion, Event, FinishReason, Request
-from raylora.engine.sampling import Sampler
+from raylora.engine.sampler import Sampler
 from raylora.engine.text import Decoder, TextStream
 
 
@@ -12,10 +13,13 @@ class Row:
 
     def __init__(self, request: Request, decoder: Decoder, max_length: int) -> None:
         self.request = request
-        self.sampler = Sampler(request.sampling)
+        self.sampler = Sampler(request.sampling, request.prompt_ids)
         self.tokens: list[int] = []
         self._text = TextStream(decoder, request.sampling.stop)
         self._pieces: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._told = 0
+        """Of these, how many events have had."""
         self._limit = min(request.sampling.max_new_tokens, max_length - self.prompt_length)
         self.finish_reason: FinishReason | None = None
 
@@ -29,18 +33,22 @@ class Row:
         """Tokens to prefill."""
         return len(self.request.prompt_ids)
 
-    def accept(self, token: int, end_tokens: Container[int]) -> list[Event]:
+    def accept(
+        self, token: int, end_tokens: Container[int], logprob: TokenLogprob | None = None
+    ) -> list[Event]:
         """Append a generated token; finish where it, or the text it completes, ends the answer."""
         self.tokens.append(token)
         if token in end_tokens:
             return [self.finish(FinishReason.STOP)]
+        if logprob is not None:
+            self._logprobs.append(logprob)
         piece = self._text.push(token)
         if self._text.stopped:
             return [self.finish(FinishReason.STOP, piece)]
         if len(self.tokens) >= self._limit:
             return [self.finish(FinishReason.LENGTH, piece)]
         self._pieces.append(piece)
-        return [Event(self.id, piece)] if piece else []
+        return [Event(self.id, piece, logprobs=self._news())] if piece else []
 
     def finish(self, reason: FinishReason, piece: str = "", *, error: str = "") -> Event:
         """End the row with the text that is still due."""
@@ -56,5 +64,10 @@ class Row:
             finish_reason=reason,
             prompt_tokens=self.prompt_length,
             error=error,
+            logprobs=tuple(self._logprobs),
         )
-        return Event(self.id, piece, completion)
+        return Event(self.id, piece, completion, self._news())
+
+    def _news(self) -> tuple[TokenLogprob, ...]:
+        told, self._told = self._told, len(self._logprobs)
+        return tuple(self._logprobs[told:])

@@ -1,11 +1,6 @@
-"""How the next token is chosen from a row of logits."""
+"""What a request asks of the choice of its tokens."""
 
 from dataclasses import dataclass
-
-import torch
-
-NUCLEUS_CANDIDATES = 512
-"""Candidates sorted first for top_p; the whole vocabulary only where they hold too little mass."""
 
 
 @dataclass(frozen=True)
@@ -20,59 +15,12 @@ class Sampling:
     """Same seed, prompt and adapter give the same tokens, whatever else is in the batch."""
     stop: tuple[str, ...] = ()
     """Generation ends before the first of these; the string itself is not part of the text."""
-
-
-class Sampler:
-    """One request's choice of tokens, with random numbers of its own."""
-
-    def __init__(self, sampling: Sampling) -> None:
-        self._sampling = sampling
-        self._random = torch.Generator()
-        if sampling.seed is None:
-            self._random.seed()
-        else:
-            self._random.manual_seed(sampling.seed)
-
-    @property
-    def is_greedy(self) -> bool:
-        """Whether the highest logit is taken, which the engine does for all such rows at once."""
-        return self._sampling.temperature == 0 or self._sampling.top_k == 1
-
-    def choose(self, logits: torch.Tensor) -> int:
-        """Draw a token from logits of shape (vocabulary,)."""
-        scaled = (logits.float() - logits.max()) / self._sampling.temperature
-        values, tokens = _candidates(scaled, self._sampling.top_k, self._sampling.top_p)
-        weights = torch.softmax(values, dim=-1).cpu()
-        drawn = int(torch.multinomial(weights, 1, generator=self._random))
-        return drawn if tokens is None else int(tokens[drawn])
-
-
-def _candidates(
-    logits: torch.Tensor, top_k: int, top_p: float
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Logits that may be drawn and their token ids; None means every token, in order."""
-    size = logits.shape[-1]
-    values, tokens = logits, None
-    if 0 < top_k < size:
-        values, tokens = logits.topk(top_k)
-    if top_p < 1:
-        if tokens is None:
-            values, tokens = _most_likely(logits, top_p)
-        mass = torch.softmax(values, dim=-1) if top_k else _mass(values, logits)
-        before = mass.cumsum(-1) - mass
-        keep = max(1, int((before < top_p).sum()))
-        values, tokens = values[:keep], tokens[:keep]
-    return values, tokens
-
-
-def _most_likely(logits: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sorted logits that hold at least top_p of the mass; 49152 are sorted only where needed."""
-    few = min(NUCLEUS_CANDIDATES, logits.shape[-1])
-    values, tokens = logits.topk(few)
-    if few < logits.shape[-1] and float(_mass(values, logits).sum()) < top_p:
-        values, tokens = logits.sort(descending=True)
-    return values, tokens
-
-
-def _mass(values: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    return torch.exp(values - torch.logsumexp(logits, dim=-1))
+    min_p: float = 0.0
+    """Tokens less likely than this share of the most likely one are not drawn."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Added to the logits of tokens."""
+    logprobs: int | None = None
+    """Tells of each token how likely it was, and of so many others; None does not."""
