@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from raylora.config.serve_spec import BatchingSpec
 from raylora.engine.generator import check_length
+from raylora.engine.grammar import grammar_of
 from raylora.engine.prompts import chat_prompt
 from raylora.engine.request import Event, FinishReason, Request
 from raylora.engine.sampling import Sampling
@@ -62,12 +63,9 @@ class Endpoint:
 
     def chat_prompt(self, body: ChatBody, lease: Lease) -> list[int]:
         """Token ids of the conversation, in the template that the version was trained with."""
-        messages = [message.rendered() for message in body.messages]
-        try:
-            prompt = chat_prompt(self.tokenizer, messages, template=lease.chat_template)
-        except Exception as error:
-            # Templates refuse some sequences of roles by raising; their message says which.
-            raise bad_request(f"the chat template refuses: {error}", "messages") from error
+        prompt = self._rendered(body, body.shown_tools, lease)
+        if body.shown_tools and prompt == self._rendered(body, (), lease):
+            raise bad_request("the model's chat template shows no tools", "tools")
         return self._checked(prompt, "messages")
 
     def prompts(self, body: CompletionBody) -> list[list[int]]:
@@ -124,7 +122,18 @@ class Endpoint:
             repetition_penalty=body.repetition_penalty or 1.0,
             logit_bias=self._bias(body.logit_bias or {}),
             logprobs=body.wanted_logprobs,
+            grammar=_grammar(body.wanted_schema),
         )
+
+    def _rendered(
+        self, body: ChatBody, tools: Sequence[Mapping[str, Any]], lease: Lease
+    ) -> list[int]:
+        messages = [message.rendered() for message in body.messages]
+        try:
+            return chat_prompt(self.tokenizer, messages, tools, lease.chat_template)
+        except Exception as error:
+            # Templates refuse some sequences of roles by raising; their message says which.
+            raise bad_request(f"the chat template refuses: {error}", "messages") from error
 
     async def _answerable(self, wanted: Awaitable[T]) -> T:
         try:
@@ -165,6 +174,15 @@ def fingerprint(**facts: str) -> str:
     """OpenAI's system_fingerprint: changes when what computes the answers changes."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return f"fp_{digest[:12]}"
+
+
+def _grammar(schema: Mapping[str, Any] | None) -> str | None:
+    if schema is None:
+        return None
+    try:
+        return grammar_of(schema)
+    except InvalidRequest as error:
+        raise bad_request(error.message, "response_format") from error
 
 
 def _own(sampling: Sampling, number: int) -> Sampling:

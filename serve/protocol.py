@@ -4,9 +4,13 @@ Defaults are those of OpenAI's reference. A field of OpenAI's that is not suppor
 where its value changes nothing and refused where it would change the answer.
 """
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from raylora.engine.grammar import ANY_OBJECT
 
 IGNORED = frozenset(
     {
@@ -20,11 +24,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
     "echo": (False,),
     "suffix": ("",),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
@@ -83,6 +84,37 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+class JsonSchema(BaseModel):
+    """A schema that an answer is to be of."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    description: str | None = None
+    content: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+    """Accepted; answers are held to the schema either way."""
+
+
+class TextFormat(BaseModel):
+    """Any text."""
+
+    type: Literal["text"]
+
+
+class JsonFormat(BaseModel):
+    """JSON mode: an object."""
+
+    type: Literal["json_object"]
+
+
+class JsonSchemaFormat(BaseModel):
+    """JSON of a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 TOP_LOGPROBS = 20
 """OpenAI's limit."""
@@ -129,6 +161,11 @@ class GenerationBody(Body):
         """How many other tokens to tell of beside each chosen one; None tells of none."""
         return None
 
+    @property
+    def wanted_schema(self) -> Mapping[str, Any] | None:
+        """JSON schema that the answer is to be of."""
+        return None
+
 
 class TextPart(BaseModel):
     """A part of a message's content; text is the only kind there is."""
@@ -142,22 +179,44 @@ class ChatMessage(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
     name: str | None = None
     refusal: None = None
-    tool_calls: None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
     function_call: None = None
     audio: None = None
     annotations: list[Any] | None = None
 
-    def rendered(self) -> dict[str, str]:
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content is missing; only a message with tool_calls has none")
+        return self
+
+    def rendered(self) -> dict[str, Any]:
         """The message as chat templates know it: parts joined, developer as system."""
-        content = self.content
+        content = self.content or ""
         if not isinstance(content, str):
             content = "".join(part.text for part in content)
         role = "system" if self.role == "developer" else self.role
-        return {"role": role, "content": content}
+        calls = self.tool_calls and [_with_arguments(call) for call in self.tool_calls]
+        own = {"tool_calls": calls, "tool_call_id": self.tool_call_id}
+        given = {key: value for key, value in own.items() if value is not None}
+        return {"role": role, "content": content, **given}
+
+
+def _with_arguments(call: dict[str, Any]) -> dict[str, Any]:
+    """A tool call with its arguments as an object: templates write them as JSON themselves."""
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"])
+    except ValueError:
+        return call
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 class ChatBody(GenerationBody):
@@ -167,6 +226,12 @@ class ChatBody(GenerationBody):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=TOP_LOGPROBS)
+    response_format: (
+        Annotated[TextFormat | JsonFormat | JsonSchemaFormat, Field(discriminator="type")] | None
+    ) = None
+    tools: list[dict[str, Any]] | None = None
+    """Shown by the chat template; the answer is text as the model writes it."""
+    tool_choice: Literal["none", "auto"] | None = None
 
     @model_validator(mode="after")
     def _top_needs_logprobs(self) -> Self:
@@ -177,6 +242,21 @@ class ChatBody(GenerationBody):
     @property
     def wanted_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def wanted_schema(self) -> Mapping[str, Any] | None:
+        match self.response_format:
+            case JsonFormat():
+                return ANY_OBJECT
+            case JsonSchemaFormat(json_schema=wanted):
+                return wanted.content
+            case _:
+                return None
+
+    @property
+    def shown_tools(self) -> Sequence[Mapping[str, Any]]:
+        """What the chat template is given."""
+        return () if self.tool_choice == "none" else self.tools or ()
 
 
 T = TypeVar("T")

@@ -48,6 +48,10 @@ def chat(call, model: Any = "tiny", **fields: Any) -> httpx.Response:
     return call("/v1/chat/completions", {"model": model, "messages": HELLO, **fields})
 
 
+def schema_of(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+
+
 def events_of(answer: httpx.Response) -> list[Any]:
     lines = [line for line in answer.text.split("\n\n") if line]
     payloads = [line.removeprefix("data: ") for line in lines]
@@ -157,6 +161,40 @@ def test_penalties_and_bias_reach_the_engine(call, engine):
     assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.5, -1)
     assert (sampling.repetition_penalty, sampling.min_p) == (1.2, 0.1)
     assert sampling.logit_bias == ((7, -100), (9, 2.5))
+
+
+def test_a_schema_and_json_mode_reach_the_engine_as_grammars(call, engine):
+    for wanted in ({"type": "json_object"}, schema_of({"type": "integer"}), {"type": "text"}):
+        assert chat(call, response_format=wanted).status_code == 200
+    mode, integer, text = (request.sampling.grammar for request in engine.requests)
+    assert mode and integer and text is None
+    assert "integer" in integer
+
+
+def test_a_template_shows_tools_and_what_they_gave(call, registry, tmp_path):
+    template = (
+        "{% for t in tools or [] %}({{ t['function']['name'] }}){% endfor %}"
+        "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}"
+        "{% for c in m['tool_calls'] or [] %}{{ c['function']['arguments'] | tojson }}"
+        "{% endfor %};{% endfor %}"
+    )
+    (tmp_path / "chat_template.jinja").write_text(template)
+    registry.folders["sums@1"] = tmp_path
+    function = {"name": "add", "arguments": '{"a": 1}'}
+    asked = {
+        "messages": [
+            *HELLO,
+            {"role": "assistant", "content": None, "tool_calls": [
+                {"id": "c1", "type": "function", "function": function}
+            ]},
+            {"role": "tool", "tool_call_id": "c1", "content": "2"},
+        ],
+        "tools": [{"type": "function", "function": {"name": "add"}}],
+    }  # fmt: skip
+    said = chat(call, "sums", **asked).json()["choices"][0]["message"]["content"]
+    assert said == '[sums@1] (add)user:hello;assistant:{"a": 1};tool:2;'
+    silent = chat(call, "sums", **asked, tool_choice="none").json()
+    assert "(add)" not in silent["choices"][0]["message"]["content"]
 
 
 def test_several_answers_to_one_prompt_have_seeds_of_their_own_and_count_it_once(call, engine):
@@ -275,8 +313,11 @@ def test_completions_stream_each_prompt_by_its_index(call):
         ({"logit_bias": {"5000": 1}}, "logit_bias"),
         ({"logit_bias": {"5": 101}}, "logit_bias.5"),
         ({"logit_bias": {"a": 1}}, "logit_bias.a.[key]"),
-        ({"tools": [{"type": "function"}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": [{"type": "function"}]}, "tools"),  # the template shows none
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "yaml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.json_schema"),
+        ({"response_format": schema_of({"type": "bogus"})}, "response_format"),
         ({"presence_penalty": 2.5}, "presence_penalty"),
         ({"temperature": 3}, "temperature"),
         ({"top_p": 0}, "top_p"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from raylora.engine.grammar import Grammars
 from raylora.engine.logprobs import token_logprob
 from raylora.engine.request import Completion, Event, FinishReason, Request
 from raylora.engine.row import Row
@@ -38,6 +39,7 @@ class Engine:
         self._runner = Runner(model, bank)
         self._scheduler = Scheduler[Row](max_batch_size)
         self._end_tokens = end_tokens(model, tokenizer)
+        self._grammars = Grammars(tokenizer, sorted(self._end_tokens))
         self._rows: list[Row] = []
         """Running rows, by their index in the runner's batch."""
         self._cancelled: set[str] = set()
@@ -60,7 +62,8 @@ class Engine:
     def add(self, request: Request) -> None:
         """Queue a request; it joins at a coming step. Raises InvalidRequest if it cannot fit."""
         check_length(len(request.prompt_ids), self.max_length)
-        self._scheduler.add(Row(request, self._tokenizer, self.max_length))
+        constraint = self._grammars.constraint(request.sampling.grammar)
+        self._scheduler.add(Row(request, self._tokenizer, self.max_length, constraint))
 
     def cancel(self, request_id: str) -> None:
         """Drop a request at the next step; unknown or finished ones are ignored."""
@@ -121,7 +124,11 @@ class Engine:
             if not finite[i]:
                 events.append(row.finish(FinishReason.ERROR, error="logits are not finite"))
                 continue
-            chosen = token if row.sampler.takes_best else row.sampler.choose(logits[i])
+            try:
+                chosen = token if row.sampler.takes_best else row.sampler.choose(logits[i])
+            except ValueError as error:
+                events.append(row.finish(FinishReason.ERROR, error=str(error)))
+                continue
             top = row.request.sampling.logprobs
             found = None if top is None else token_logprob(logits[i], chosen, top)
             events += row.accept(chosen, self._end_tokens, found)

@@ -2,6 +2,7 @@
 
 from collections.abc import Container
 
+from raylora.engine.grammar import Constraint
 from raylora.engine.logprobs import TokenLogprob
 from raylora.engine.request import Completion, Event, FinishReason, Request
 from raylora.engine.sampler import Sampler
@@ -11,9 +12,15 @@ from raylora.engine.text import Decoder, TextStream
 class Row:
     """The request, the tokens it has so far and what of their text has been passed on."""
 
-    def __init__(self, request: Request, decoder: Decoder, max_length: int) -> None:
+    def __init__(
+        self,
+        request: Request,
+        decoder: Decoder,
+        max_length: int,
+        constraint: Constraint | None = None,
+    ) -> None:
         self.request = request
-        self.sampler = Sampler(request.sampling, request.prompt_ids)
+        self.sampler = Sampler(request.sampling, request.prompt_ids, constraint)
         self.tokens: list[int] = []
         self._text = TextStream(decoder, request.sampling.stop)
         self._pieces: list[str] = []

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from raylora.engine.grammar import Constraint
 from raylora.engine.penalties import Penalties
 from raylora.engine.sampling import Sampling
 
@@ -15,8 +16,15 @@ NUCLEUS_CANDIDATES = 512
 class Sampler:
     """One request's choice of tokens, with random numbers of its own."""
 
-    def __init__(self, sampling: Sampling, prompt_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        sampling: Sampling,
+        prompt_ids: Sequence[int] = (),
+        constraint: Constraint | None = None,
+    ) -> None:
+        """`constraint` is the grammar that the sampling names, at its beginning."""
         self._sampling = sampling
+        self._constraint = constraint
         self._penalties = Penalties(sampling, prompt_ids)
         self._random = torch.Generator()
         if sampling.seed is None:
@@ -27,13 +35,18 @@ class Sampler:
     @property
     def takes_best(self) -> bool:
         """Whether the highest logit is taken, which the engine does for all such rows at once."""
-        return self._is_greedy and self._penalties.change_nothing
+        free = self._constraint is None and self._penalties.change_nothing
+        return self._is_greedy and free
 
     def choose(self, logits: torch.Tensor) -> int:
-        """The next token, from logits of shape (vocabulary,)."""
+        """The next token, from logits of shape (vocabulary,). Raises ValueError as Constraint."""
         logits = self._penalties.on(logits)
+        if self._constraint is not None:
+            logits = self._constraint.on(logits)
         token = int(logits.argmax()) if self._is_greedy else self._draw(logits)
         self._penalties.note(token)
+        if self._constraint is not None:
+            self._constraint.note(token)
         return token
 
     @property

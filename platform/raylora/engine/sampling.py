@@ -24,3 +24,5 @@ class Sampling:
     """Added to the logits of tokens."""
     logprobs: int | None = None
     """Tells of each token how likely it was, and of so many others; None does not."""
+    grammar: str | None = None
+    """The answer is one of it: see grammar_of."""
