@@ -1,31 +1,17 @@
 """The interactive plots of a report, as plotly figures; what there is no data for is left out."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
 
 from raylora.config.sweep_spec import Mode
+from raylora.jobs.html_page import Chart, laid_out
 from raylora.sweeps.report.dimensions import Dimension
 from raylora.sweeps.report.findings import Findings, Tradeoff
 from raylora.sweeps.report.scales import coordinates, flat_axis, parallel_axis
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
 PLANE = ("training.learning_rate", "lora.r")
 """The two keys that are drawn against each other where both were searched."""
 COST_TITLES = {"adapter_bytes": "size of the adapter (bytes)", "duration_s": "time (seconds)"}
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A plot and what to see in it."""
-
-    id: str
-    title: str
-    caption: str
-    figure: "Figure"
 
 
 def charts(found: Findings) -> list[Chart]:
@@ -61,7 +47,7 @@ def _learning_curves(found: Findings) -> Iterator[Chart]:
         "Learning curves",
         f"{found.sweep.metric} by optimizer step; the best trial is the thick line, and the "
         "legend is in the order of rank. Double-click a name to see it alone.",
-        _laid_out(figure, "optimizer step", found.sweep.metric),
+        laid_out(figure, "optimizer step", found.sweep.metric),
     )
 
 
@@ -90,7 +76,7 @@ def _importance(found: Findings) -> Iterator[Chart]:
         f"Share of the variation of {found.sweep.metric} between trials that a key explains by "
         f"itself (fANOVA, {len(found.compared.values)} trials at step {found.compared.step}). "
         "With few trials this is a hint, not a measurement.",
-        _laid_out(figure, "share of the variation", ""),
+        laid_out(figure, "share of the variation", ""),
     )
 
 
@@ -121,7 +107,7 @@ def _plane(found: Findings) -> Iterator[Chart]:
             hovertemplate=[f"{_hover(found, name)}<extra></extra>" for name in names],
         )
     )
-    _laid_out(figure, x_axis.label, y_axis.label if y_axis else found.sweep.metric)
+    laid_out(figure, x_axis.label, y_axis.label if y_axis else found.sweep.metric)
     figure.update_xaxes(**flat_axis(x_axis))
     if y_axis:
         figure.update_yaxes(**flat_axis(y_axis))
@@ -195,19 +181,8 @@ def _tradeoff(found: Findings, tradeoff: Tradeoff) -> Iterator[Chart]:
             if tradeoff.cost == "duration_s"
             else ""
         ),
-        _laid_out(figure, title, found.sweep.metric),
+        laid_out(figure, title, found.sweep.metric),
     )
-
-
-def _laid_out(figure: "Figure", x_title: str, y_title: str) -> "Figure":
-    figure.update_layout(
-        template="plotly_white",
-        xaxis_title=x_title,
-        yaxis_title=y_title,
-        margin={"l": 70, "r": 30, "t": 20, "b": 60},
-        hoverlabel={"align": "left"},
-    )
-    return figure
 
 
 def _two_axes(found: Findings) -> tuple[Dimension, Dimension | None]:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from raylora.config.sweep_spec import Mode
-from raylora.sweeps.report.charts import Chart, charts
+from raylora.jobs.html_page import Chart
+from raylora.sweeps.report.charts import charts
 from raylora.sweeps.report.findings import Findings, find
 from raylora.tracking.run import RunStatus
 from raylora.tracking.sweep_facts import SweepDetails, SweepSummary, TrialRecord, TrialStatus

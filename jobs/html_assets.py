@@ -1,4 +1,4 @@
-"""Style and script of the report's page."""
+"""Style and script of a page."""
 
 STYLE = """
 :root { --ink: #1d2733; --soft: #5b6875; --line: #dfe5ec; --fill: #f6f8fa; --mark: #3b6fb6; }
@@ -25,8 +25,11 @@ th, td { padding: 5px 12px 5px 0; text-align: left; white-space: nowrap;
 th { cursor: pointer; color: var(--soft); font-weight: 600; }
 th[data-sorted]::after { content: " \\25be"; }
 th[data-sorted="up"]::after { content: " \\25b4"; }
-tbody tr:first-child { font-weight: 600; }
+.first-is-best tbody tr:first-child { font-weight: 600; }
 td:last-child { white-space: normal; min-width: 160px; }
+.text td { white-space: pre-wrap; min-width: 120px; max-width: 420px; vertical-align: top; }
+.bad { color: #b3372f; }
+.good { color: #2b7a4b; }
 .plot { height: 440px; }
 @media print { th { cursor: auto; } section { break-inside: avoid; } }
 """
@@ -38,13 +41,12 @@ for (const place of document.querySelectorAll("[data-figure]")) {
   Plotly.newPlot(place, figure.data, figure.layout, { responsive: true, displaylogo: false });
 }
 
-const table = document.getElementById("trials");
 const text = (row, column) => row.cells[column].textContent;
 const compare = (a, b) => {
   if (a === "" || b === "") return (a === "") - (b === "");  // what is not known comes last
   return isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
 };
-table.tHead.addEventListener("click", (event) => {
+const sort = (table) => (event) => {
   const heading = event.target.closest("th");
   if (!heading) return;
   const up = heading.dataset.sorted !== "up";
@@ -54,5 +56,8 @@ table.tHead.addEventListener("click", (event) => {
   const rows = [...table.tBodies[0].rows];
   rows.sort((a, b) => compare(text(a, column), text(b, column)) * (up ? 1 : -1));
   table.tBodies[0].append(...rows);
-});
+};
+for (const table of document.querySelectorAll("table")) {
+  table.tHead.addEventListener("click", sort(table));
+}
 """
