@@ -14,7 +14,7 @@ from raylora.config.compose import load_train
 from raylora.errors import RayloraError
 from raylora.jobs.check.report import Report
 
-PAGES = ("datasets.md", "recipes.md", "troubleshooting.md")
+PAGES = ("datasets.md", "recipes.md", "troubleshooting.md", "production.md")
 ALL = [case for page in PAGES for case in cases(page)]
 Check = Callable[[Case], Report]
 
