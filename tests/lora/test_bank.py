@@ -1,6 +1,7 @@
 """The bank against PEFT, row by row, and what it refuses."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ from raylora.lora import manifest
 from raylora.lora.bank import Bank
 from raylora.lora.base import load_base
 from raylora.lora.devices import Device, DeviceKind
+from raylora.lora.eviction import Tier
+from raylora.lora.layout import Layouts, Weights
+from raylora.lora.plan import Plan
 from raylora.lora.sources import LocalModel
+from raylora.lora.stacks import Stacks
 
 PROMPTS = torch.randint(3, 259, (7, 9), generator=torch.Generator().manual_seed(1))
 KEYS = ["a", None, "b", "a", "c", None, "d"]
@@ -263,10 +268,87 @@ def test_a_key_can_come_back_with_other_tensors(tiny_model, adapters) -> None:
     torch.testing.assert_close(again, expected, rtol=0, atol=1e-6)
 
 
-def test_bytes_are_those_of_the_tensors(tiny_model, adapters) -> None:
-    bank = bank_of(tiny_model, {"a": adapters["a"], "b": adapters["b"]})
-    stored = [load_file(adapters[key] / WEIGHTS).values() for key in "ab"]
-    assert bank.bytes == sum(tensor.nbytes for tensors in stored for tensor in tensors)
+def test_bytes_are_those_of_the_tensors(tiny_model, adapters, make_adapter) -> None:
+    bank = bank_of(tiny_model, {"b": adapters["b"]})
+    stored = load_file(adapters["b"] / WEIGHTS).values()
+    assert bank.bytes == sum(tensor.nbytes for tensor in stored)
+    assert bank.bytes == bank.size_of(adapters["b"])
+    small = make_adapter("rank 5", r=5)
+    assert bank.size_of(small) == bank.size_of(make_adapter("rank 8", r=8))
+
+
+def test_adapters_used_longest_ago_make_room_and_come_back_from_disk(tiny_model, adapters) -> None:
+    room = Bank(tiny_model).size_of(adapters["b"])
+    bank = bank_of(tiny_model, {"b": adapters["b"]}, max_bytes=2 * room)
+    wanted = generate(with_bank(tiny_model, bank, ["b"] * 7), PROMPTS)[1]
+    bank.add("b2", adapters["b"])
+    assert (bank.tier("b"), bank.tier("b2")) == (Tier.DEVICE, Tier.HOST)
+    generate(with_bank(tiny_model, bank, ["b2"] * 7), PROMPTS)
+    bank.add("b3", adapters["b"])
+    assert (bank.tier("b"), bank.keys) == (Tier.DISK, ("b2", "b3"))
+    with pytest.raises(NotFound, match="b is not loaded"), bank.rows(["b"]):
+        pass
+    assert bank.reload("b") == ["b2"]
+    assert bank.bytes <= 2 * room
+    again = generate(with_bank(tiny_model, bank, ["b"] * 7), PROMPTS)[1]
+    assert torch.equal(again, wanted)
+    bank.remove("b2")
+    with pytest.raises(NotFound):
+        bank.tier("b2")
+
+
+def test_what_is_pinned_or_in_use_stays_and_a_bad_adapter_moves_nothing(
+    tiny_model, adapters
+) -> None:
+    room = Bank(tiny_model).size_of(adapters["b"])
+    bank = bank_of(tiny_model, {"b": adapters["b"]}, max_bytes=room)
+    bank.pin("b")
+    with pytest.raises(RayloraError, match=f"{room} are in use"):
+        bank.add("a", adapters["a"])
+    bank.unpin("b")
+    with bank.rows(["b"]), pytest.raises(RayloraError, match="in use"):
+        bank.add("a", adapters["a"])
+    (adapters["a"] / WEIGHTS).write_bytes(b"no adapter")
+    with pytest.raises(InvalidAdapter):
+        bank.add("a", adapters["a"])
+    assert bank.keys == ("b",)
+    bank.add("c", adapters["c"])
+    assert bank.keys == ("c",)
+
+
+def test_a_load_is_prepared_beside_a_running_batch(tiny_model, adapters) -> None:
+    bank = bank_of(tiny_model, {"a": adapters["a"]})
+    with bank.rows(["a"]), ThreadPoolExecutor(1) as elsewhere:
+        prepared = elsewhere.submit(bank.prepare, adapters["b"]).result()
+        tiny_model(PROMPTS[:1])
+    assert bank.admit("b", prepared) == []
+    assert bank.keys == ("a", "b")
+    with pytest.raises(InvalidAdapter, match="b is loaded already"):
+        bank.admit("b", prepared)
+
+
+def test_a_prompt_that_joins_leaves_the_running_batch_where_it_is(tiny_model, adapters) -> None:
+    bank = bank_of(tiny_model, adapters)
+    with torch.inference_mode():
+        with bank.rows(["b", "a"]):
+            before = tiny_model(PROMPTS[:2, :1]).logits
+        with bank.rows(["d"]):
+            tiny_model(PROMPTS[:1])
+        with bank.rows(["b", "a"]):
+            assert torch.equal(tiny_model(PROMPTS[:2, :1]).logits, before)
+
+
+def test_every_tensor_of_a_plan_is_on_the_device(make_adapter) -> None:
+    """The meta device stands for one that refuses indices on the CPU."""
+    shapes = {"q_proj": (8, 8)}
+    meta = torch.device("meta")
+    stacks = Stacks(torch.float32, meta)
+    layout = Layouts(shapes).of(("q_proj",), 4)
+    held = Weights(layout, torch.zeros(layout.size, device=meta), {"q_proj": 4}, {"q_proj": 1.5})
+    plan = Plan(["x", None, "x", "y"], {"x": held, "y": held}, stacks)
+    for tokens in (1, 3):
+        x, out = torch.zeros(4, tokens, 8, device=meta), torch.zeros(4, tokens, 8, device=meta)
+        plan.add("q_proj", x, out)
 
 
 def test_a_batch_of_another_size_is_an_error(tiny_model, adapters) -> None:

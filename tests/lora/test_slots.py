@@ -1,65 +1,75 @@
-"""The slots of the running batch, over random compositions."""
+"""The slots of a stack, over random batches and prompts."""
 
-import random
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raylora.lora.slots import SlotTable
 
+KEYS = [f"a{i}" for i in range(12)]
+Batches = st.lists(
+    st.tuples(st.booleans(), st.lists(st.sampled_from(KEYS), min_size=1, max_size=9, unique=True)),
+    max_size=40,
+)
 
-def check(table: SlotTable, ranks: dict[str, int]) -> None:
-    slots = sorted((table[key] for key in ranks), key=lambda slot: slot.start)
-    assert all(len(table[key]) == rank for key, rank in ranks.items())
-    assert all(a.stop <= b.start for a, b in zip(slots, slots[1:], strict=False))
-    assert table.extent(ranks) == max(slot.stop for slot in slots) <= table.capacity
+
+@given(Batches)
+def test_slots_hold_what_was_copied_and_a_batch_lies_close_together(batches) -> None:
+    table = SlotTable()
+    held: dict[int, str] = {}
+    batch: list[str] = []
+    for together, keys in batches:
+        if together:
+            copied, batch = table.place_together(keys), keys
+        else:
+            before = {key: table[key] for key in batch if key in table}
+            copied = table.place(keys)
+            assert {key: table[key] for key in before} == before
+        held.update((table[key], key) for key in copied)
+        assert all(held[table[key]] == key for key in keys)
+        assert len({table[key] for key in keys}) == len(keys)
+        if together:
+            window = table.window(keys)
+            assert window.stop <= table.capacity
+            assert len(window) <= len(keys) + len(keys) // 4
 
 
 def test_a_repeated_composition_copies_nothing() -> None:
     table = SlotTable()
-    assert table.place({"a": 16, "b": 8}) == ["a", "b"]
+    assert table.place_together(["a", "b"]) == ["a", "b"]
     version = table.version
-    assert table.place({"b": 8, "a": 16}) == []
+    assert table.place_together(["b", "a"]) == []
     assert table.version == version
 
 
-def test_one_adapter_for_another_copies_one_into_its_place() -> None:
+def test_one_adapter_for_another_copies_one() -> None:
     table = SlotTable()
-    table.place({key: 16 for key in "abcd"})
-    assert table.place({key: 16 for key in "abde"}) == ["e"]
-    assert table["e"] == range(32, 48)
-    assert table.extent({key: 16 for key in "abde"}) == 64
+    table.place_together(list("abcd"))
+    assert table.place_together(list("abde")) == ["e"]
+    assert table.window(list("abde")) in (range(4), range(5))
 
 
-def test_an_adapter_that_left_is_still_there_until_its_rows_are_wanted() -> None:
+def test_an_adapter_that_left_is_still_there_until_its_slot_is_wanted() -> None:
     table = SlotTable()
-    table.place({"a": 16, "b": 16})
-    assert table.place({"a": 16}) == []
-    assert table.place({"a": 16, "b": 16}) == []
+    table.place_together(["a", "b"])
+    assert table.place_together(["a"]) == []
+    assert table.place_together(["a", "b"]) == []
 
 
-def test_a_batch_that_shrank_is_packed() -> None:
+def test_prompts_take_free_slots_and_then_those_used_longest_ago() -> None:
     table = SlotTable()
-    table.place({key: 16 for key in "abcd"})
-    assert table.place({"d": 16}) == ["d"]
-    assert table.extent({"d": 16}) == 16
+    table.place_together(["a"])
+    assert table.place(["b"]) == ["b"]
+    assert table.place(["c"]) == ["c"]
+    assert table.place(["d"]) == ["d"]
+    assert table.capacity == 4
+    table.place(["b"])
+    assert table.place(["e"]) == ["e"]
+    assert "c" not in table
+    assert "a" in table
 
 
 def test_a_forgotten_key_is_copied_anew() -> None:
     table = SlotTable()
-    table.place({"a": 4})
+    table.place_together(["a"])
     table.forget("a")
-    assert table.place({"a": 8}) == ["a"]
-    check(table, {"a": 8})
-
-
-def test_slots_never_overlap_and_hold_what_was_copied() -> None:
-    generator = random.Random(0)
-    ranks = {f"a{i}": generator.choice([1, 4, 8, 16, 64]) for i in range(40)}
-    table = SlotTable()
-    rows: dict[int, str] = {}
-    for _ in range(500):
-        chosen = generator.sample(sorted(ranks), generator.randint(1, 16))
-        wanted = {key: ranks[key] for key in chosen}
-        for key in table.place(wanted):
-            rows.update(dict.fromkeys(table[key], key))
-        check(table, wanted)
-        assert all(rows[row] == key for key in wanted for row in table[key])
-        assert table.extent(wanted) <= 2 * sum(wanted.values())
+    assert table.place_together(["a"]) == ["a"]

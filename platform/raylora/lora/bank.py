@@ -6,9 +6,9 @@
         model(...)  # row 0 through the adapter, row 1 through the base alone
 
 Numbers equal PEFT's for each row. For one thread and for inference: outputs are changed in place.
+Only `prepare` may run on another thread, so that a load does not hold up the forward passes.
 """
 
-import math
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from raylora.errors import InvalidAdapter, NotFound, RayloraError
-from raylora.lora import adapter_config, integrity
-from raylora.lora.adapter_config import CONFIG, WEIGHTS
+from raylora.lora import adapter_config
 from raylora.lora.base import compute_dtype, linear_shapes
+from raylora.lora.eviction import Held, Tier, victims
 from raylora.lora.integrity import AdapterFacts
-from raylora.lora.stacks import Plan, Stacks, Weights
+from raylora.lora.layout import Weights
+from raylora.lora.plan import Plan
+from raylora.lora.reading import Prepared, Reader
+from raylora.lora.stacks import Stacks
 
 _PLANS = 8
 """Compositions remembered: the running batch, and prompts that join it in between."""
@@ -40,66 +42,99 @@ class Bank:
         *,
         base_revision: str | None = None,
         max_adapters: int | None = None,
+        max_bytes: int | None = None,
         max_r: int = adapter_config.MAX_RANK,
     ) -> None:
         """Install on every linear layer but the output head.
 
-        With `base_revision`, adapters whose lineage names another revision are refused.
+        With `base_revision`, adapters whose lineage names another revision are refused. With
+        `max_bytes` of host memory, adapters used longest ago make room for new ones.
         """
-        self._shapes = linear_shapes(model)
-        self._dtype = compute_dtype(model)
-        self._device = model.device
-        self._base_revision = base_revision
+        shapes = linear_shapes(model)
+        dtype, device = compute_dtype(model), model.device
+        self._reader = Reader(shapes, dtype, base_revision, max_r, pinned=device.type == "cuda")
         self._max_adapters = max_adapters
-        self._max_r = max_r
-        self._adapters: dict[str, Weights] = {}
+        self._max_bytes = max_bytes
+        self._adapters: OrderedDict[str, Weights] = OrderedDict()
+        """From the one used longest ago on."""
+        self._directories: dict[str, Path] = {}
+        """Of every adapter that was added and not removed, in memory or not."""
         self._pins: Counter[str] = Counter()
-        self._stacks = Stacks(self._shapes, self._dtype, self._device)
+        self._stacks = Stacks(dtype, device)
         self._plans: OrderedDict[tuple[str | None, ...], Plan] = OrderedDict()
         self._plan: Plan | None = None
         self._hooks = [
-            model.get_submodule(layer).register_forward_hook(self._hook(layer))
-            for layer in self._shapes
+            model.get_submodule(layer).register_forward_hook(self._hook(layer)) for layer in shapes
         ]
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Keys of all adapters, oldest first."""
+        """Keys of all adapters in memory, from the one used longest ago on."""
         return tuple(self._adapters)
 
     @property
     def bytes(self) -> int:
-        """Memory of all adapters, without the stacks of the running batch."""
+        """Host memory of all adapters, without the slots of the running batch."""
         return sum(weights.bytes for weights in self._adapters.values())
+
+    @property
+    def device_bytes(self) -> int:
+        """Memory of the slots, on the device."""
+        return self._stacks.bytes
+
+    def tier(self, key: str) -> Tier:
+        """The fastest tier that holds an adapter. Raises NotFound where it was never added."""
+        if key in self._adapters:
+            return Tier.DEVICE if self._stacks.holds(key) else Tier.HOST
+        if key in self._directories:
+            return Tier.DISK
+        raise self._missing(key)
+
+    def size_of(self, directory: Path) -> int:
+        """Bytes of host memory that an adapter will take, by its header. Raises InvalidAdapter."""
+        return self._reader.size_of(directory)
 
     def add(self, key: str, directory: Path, *, manifest_required: bool = True) -> AdapterFacts:
         """Check an adapter directory and load it. InvalidAdapter leaves the bank as it was."""
-        if key in self._adapters:
-            raise InvalidAdapter(f"{key} is loaded already", hint="remove it first")
-        if self._max_adapters is not None and len(self._adapters) >= self._max_adapters:
-            raise InvalidAdapter(
-                f"{key}: the bank is full with {self._max_adapters} adapters",
-                hint="remove one, or raise the limit",
-            )
-        facts = integrity.verify(
-            directory,
-            linears=self._shapes,
-            base_revision=self._base_revision,
-            manifest_required=manifest_required,
-        )
-        if facts.r > self._max_r:
-            raise InvalidAdapter(f"{directory}: rank {facts.r} is over the limit of {self._max_r}")
-        self._adapters[key] = self._load(directory)
-        return facts
+        self._check_free(key)
+        prepared = self.prepare(directory, manifest_required=manifest_required)
+        self.admit(key, prepared)
+        return prepared.facts
+
+    def prepare(self, directory: Path, *, manifest_required: bool = True) -> Prepared:
+        """Read, check and convert an adapter, on any thread. Raises InvalidAdapter."""
+        return self._reader.read(directory, manifest_required=manifest_required)
+
+    def admit(self, key: str, prepared: Prepared) -> list[str]:
+        """Take in what was prepared, which is quick; returns what left memory to make room.
+
+        Raises InvalidAdapter, or RayloraError where all else is in use: the bank is as it was.
+        """
+        self._check_free(key)
+        held = [Held(k, weights.bytes, self._in_use(k)) for k, weights in self._adapters.items()]
+        leaving = victims(held, prepared.weights.bytes, self._max_bytes)
+        for old in leaving:
+            self._unload(old)
+        self._adapters[key] = prepared.weights
+        self._directories[key] = prepared.directory
+        return leaving
+
+    def reload(self, key: str) -> list[str]:
+        """Load an adapter that is on disk only; returns what left memory to make room."""
+        if self.tier(key) is not Tier.DISK:
+            return []
+        return self.admit(key, self.prepare(self._directories[key], manifest_required=False))
+
+    def evict(self, key: str) -> None:
+        """Drop an adapter from memory; its directory stays known. Refused as `remove` is."""
+        self._require_idle(key)
+        self._unload(key)
 
     def remove(self, key: str) -> None:
         """Drop an adapter. Refused while it is pinned or in the running batch."""
-        self._require(key)
-        if self._pins[key] or (self._plan is not None and key in self._plan.adapters):
-            raise RayloraError(f"{key} is in use", hint="remove it when its requests are done")
-        del self._adapters[key]
-        self._stacks.table.forget(key)
-        self._plans.clear()
+        if self.tier(key) is not Tier.DISK:
+            self.evict(key)
+        del self._directories[key]
 
     def pin(self, key: str) -> None:
         """Keep an adapter from being removed until it is unpinned as often as pinned."""
@@ -115,7 +150,7 @@ class Bank:
     def rows(self, keys: Sequence[str | None]) -> Iterator[None]:
         """Serve batch row i of the forward passes inside with adapter keys[i]; None is the base.
 
-        Raises NotFound for a key that is not in the bank.
+        Raises NotFound for a key that is not in memory.
         """
         assert self._plan is None, "rows() inside rows()"
         plan = self._plan_for(tuple(keys))
@@ -141,6 +176,7 @@ class Bank:
         named = dict.fromkeys(key for key in keys if key is not None)
         for key in named:
             self._require(key)
+            self._adapters.move_to_end(key)
         if not named:
             return None
         plan = Plan(keys, {key: self._adapters[key] for key in named}, self._stacks)
@@ -157,30 +193,32 @@ class Bank:
 
         return add_adapters
 
-    def _load(self, directory: Path) -> Weights:
-        config = adapter_config.read(directory / CONFIG)
-        tensors = load_file(directory / WEIGHTS)
-        a: dict[str, Tensor] = {}
-        b: dict[str, Tensor] = {}
-        scales: dict[str, float] = {}
-        for layer in filter(config.targets, self._shapes):
-            key_a, key_b = integrity.names(layer)
-            power, scale = _split(config.scale(layer))
-            # clone: tensors of a safetensors file may be views of the mapped file
-            a[layer] = tensors[key_a].to(self._device, self._dtype).clone()
-            b[layer] = (tensors[key_b].T * power).to(self._device, self._dtype).contiguous()
-            if not (integrity.is_finite(a[layer]) and integrity.is_finite(b[layer])):
-                raise InvalidAdapter(f"{directory}: {layer} overflows in {self._dtype}")
-            if scale != 1:
-                scales[layer] = scale
-        return Weights(max(t.shape[0] for t in a.values()), a, b, scales)
+    def _check_free(self, key: str) -> None:
+        if key in self._adapters:
+            raise InvalidAdapter(f"{key} is loaded already", hint="remove it first")
+        if self._max_adapters is not None and len(self._adapters) >= self._max_adapters:
+            raise InvalidAdapter(
+                f"{key}: the bank is full with {self._max_adapters} adapters",
+                hint="remove one, or raise the limit",
+            )
+
+    def _in_use(self, key: str) -> bool:
+        return self._pins[key] > 0 or (self._plan is not None and key in self._plan.adapters)
+
+    def _unload(self, key: str) -> None:
+        del self._adapters[key]
+        self._stacks.forget(key)
+        self._plans.clear()
+
+    def _require_idle(self, key: str) -> None:
+        self._require(key)
+        if self._in_use(key):
+            raise RayloraError(f"{key} is in use", hint="remove it when its requests are done")
 
     def _require(self, key: str) -> None:
         if key not in self._adapters:
-            loaded = ", ".join(self._adapters) or "none"
-            raise NotFound(f"adapter {key} is not loaded", hint=f"loaded: {loaded}")
+            raise self._missing(key)
 
-
-def _split(scale: float) -> tuple[float, float]:
-    """A factor for B, and what is left. Only a power of two changes no rounding on the way."""
-    return (scale, 1.0) if math.frexp(scale)[0] == 0.5 else (1.0, scale)
+    def _missing(self, key: str) -> NotFound:
+        loaded = ", ".join(self._adapters) or "none"
+        return NotFound(f"adapter {key} is not loaded", hint=f"loaded: {loaded}")

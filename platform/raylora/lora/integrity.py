@@ -13,11 +13,11 @@ from transformers import PretrainedConfig
 
 from raylora.errors import InvalidAdapter
 from raylora.lora import adapter_config, manifest
-from raylora.lora.adapter_config import CONFIG, WEIGHTS
+from raylora.lora.adapter_config import CONFIG, WEIGHTS, AdapterConfig
 from raylora.lora.base import linear_shapes_of, parameter_shapes_of
 from raylora.lora.weights import BaseShapes, check, is_finite, names
 
-__all__ = ["AdapterFacts", "is_finite", "names", "verify"]
+__all__ = ["AdapterFacts", "check_values", "is_finite", "names", "verify"]
 
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
@@ -53,6 +53,7 @@ def verify(
     base_revision: str | None = None,
     manifest_required: bool = True,
     alone: bool = False,
+    values: bool = True,
 ) -> AdapterFacts:
     """Check an adapter directory; raise InvalidAdapter naming the first fault.
 
@@ -60,6 +61,7 @@ def verify(
     that base, each with its shape; with `base_revision`, the lineage must not name another one. An
     adapter of another tool has no manifest; manifest_required=False takes it without hashes.
     One that cannot share a batch with others (DoRA, modules saved in full) is taken with `alone`.
+    Without `values` the weights are not read but for their hash; who loads them checks them.
     """
     if not directory.is_dir():
         raise InvalidAdapter(f"{directory} is not a directory")
@@ -83,7 +85,7 @@ def verify(
     shapes = BaseShapes(linears)
     if base_config is not None:
         shapes = BaseShapes(linear_shapes_of(base_config), parameter_shapes_of(base_config))
-    found = check(directory / WEIGHTS, config, shapes)
+    found = check(directory / WEIGHTS, config, shapes, values=values)
     return AdapterFacts(
         r=max(config.rank(layer) for layer in found.layers),
         alpha=config.lora_alpha,
@@ -98,6 +100,11 @@ def verify(
         lineage=lineage,
         alone_because=config.alone_because,
     )
+
+
+def check_values(directory: Path, config: AdapterConfig) -> None:
+    """Read every weight of a directory whose shapes are right; raise InvalidAdapter at a fault."""
+    check(directory / WEIGHTS, config, BaseShapes())
 
 
 def _refuse_pickles(directory: Path) -> None:

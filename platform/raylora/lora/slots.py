@@ -1,78 +1,77 @@
-"""Which rows of the stacked tensors hold which adapter: pure bookkeeping, no tensors."""
+"""Which slot of a stack holds which adapter: pure bookkeeping, no tensors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 
 @dataclass
 class SlotTable:
-    """Adapters packed into rows [0, capacity); an adapter of rank r has r rows in one piece.
+    """Slots 0 to capacity, one adapter each.
 
-    A slot keeps its adapter after the adapter has left the batch, until its rows are wanted.
+    A slot keeps its adapter after the adapter has left the batch, until it is wanted for another.
     """
 
     capacity: int = 0
     version: int = 0
     """Counts changes of any slot."""
-    _slots: dict[str, range] = field(default_factory=dict[str, range])
+    _slots: dict[str, int] = field(default_factory=dict[str, int])
+    """In order of their last use."""
+    _batch: Collection[str] = ()
+    """Keys of the last `place_together`."""
 
-    def __getitem__(self, key: str) -> range:
+    def __getitem__(self, key: str) -> int:
         return self._slots[key]
 
-    def extent(self, keys: Mapping[str, int]) -> int:
-        """Rows [0, extent) hold every slot of `keys`."""
-        return max((self._slots[key].stop for key in keys), default=0)
+    def __contains__(self, key: object) -> bool:
+        return key in self._slots
 
-    def place(self, ranks: Mapping[str, int]) -> list[str]:
-        """Give every key a slot; returns the keys whose tensors must be copied into theirs.
+    def window(self, keys: Sequence[str]) -> range:
+        """The slots from the first to the last that hold one of `keys`."""
+        slots = [self._slots[key] for key in keys]
+        return range(min(slots), max(slots) + 1)
 
-        Slots in use stay where they are and others are given up as needed. All is packed anew when
-        the rows do not fit, in twice the capacity, or when over half of the extent is not needed.
+    def place_together(self, keys: Sequence[str]) -> list[str]:
+        """Give the running batch slots that lie close together: at most a quarter more than keys.
+
+        Returns the keys whose tensors must be copied into their slots. As rows leave a batch,
+        about one adapter is moved for each that left.
         """
-        new = [key for key in ranks if key not in self._slots]
-        if new and not self._fit(new, ranks):
-            return self._repack(ranks)
-        if self.extent(ranks) > 2 * sum(ranks.values()):
-            return self._repack(ranks)
-        return new
+        self._batch = keys
+        return self._place(keys, range(len(keys) + len(keys) // 4))
+
+    def place(self, keys: Sequence[str]) -> list[str]:
+        """Give keys slots anywhere, none of them one of the running batch's."""
+        return self._place(keys, range(self.capacity), spared=self._batch)
 
     def forget(self, key: str) -> None:
         """Drop a key that left the bank, so that its name can come back with other tensors."""
         if self._slots.pop(key, None) is not None:
             self.version += 1
 
-    def _fit(self, new: list[str], ranks: Mapping[str, int]) -> bool:
-        kept = {key: slot for key, slot in self._slots.items() if key in ranks}
-        for key in new:
-            start = _first_gap(kept.values(), ranks[key], self.capacity)
-            if start is None:
-                return False
-            kept[key] = range(start, start + ranks[key])
-            self._slots = {
-                old: slot
-                for old, slot in self._slots.items()
-                if slot.stop <= start or slot.start >= start + ranks[key]
-            }
-            self._slots[key] = kept[key]
+    def _place(self, keys: Sequence[str], reach: range, spared: Collection[str] = ()) -> list[str]:
+        moving = [key for key in keys if self._slots.get(key, -1) not in reach]
+        for key in keys:
+            if key in self._slots:
+                self._slots[key] = self._slots.pop(key)
+        if not moving:
+            return []
+        for key in moving:
+            self._slots.pop(key, None)
+        kept = {self._slots[key] for key in (*keys, *spared) if key in self._slots}
+        self._grow(len(kept) + len(moving))
+        # Slots that were added lie beyond the reach of those who take any.
+        near = range(self.capacity) if reach.stop < len(kept) + len(moving) else reach
+        holders = {slot: key for key, slot in self._slots.items()}
+        age = {slot: at for at, slot in enumerate(self._slots.values())}
+        free = [slot for slot in near if slot not in kept and slot < self.capacity]
+        free.sort(key=lambda slot: (age.get(slot, -1), slot))
+        for key, slot in zip(moving, free, strict=False):
+            if slot in holders:
+                del self._slots[holders[slot]]
+            self._slots[key] = slot
         self.version += 1
-        return True
+        return moving
 
-    def _repack(self, ranks: Mapping[str, int]) -> list[str]:
-        self._slots = {}
-        start = 0
-        for key, rank in ranks.items():
-            self._slots[key] = range(start, start + rank)
-            start += rank
-        while self.capacity < start:
-            self.capacity = max(64, 2 * self.capacity)
-        self.version += 1
-        return list(ranks)
-
-
-def _first_gap(taken: Iterable[range], rank: int, capacity: int) -> int | None:
-    start = 0
-    for slot in sorted(taken, key=lambda slot: slot.start):
-        if slot.start - start >= rank:
-            return start
-        start = slot.stop
-    return start if capacity - start >= rank else None
+    def _grow(self, slots: int) -> None:
+        if self.capacity < slots:
+            self.capacity = max(slots, self.capacity + self.capacity // 2, 4)

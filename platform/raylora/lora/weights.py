@@ -40,11 +40,11 @@ class Contents:
     parameters: int
 
 
-def check(path: Path, config: AdapterConfig, base: BaseShapes) -> Contents:
+def check(path: Path, config: AdapterConfig, base: BaseShapes, *, values: bool = True) -> Contents:
     """Raise InvalidAdapter naming the first fault; no weight is read before all shapes are right.
 
     Every targeted layer must have its matrices, every module saved in full its parameters, and
-    nothing else may be there.
+    nothing else may be there. Without `values` no weight is read at all.
     """
     if path.is_symlink() or not path.is_file():
         raise InvalidAdapter(f"{path.parent}: there is no {path.name}")
@@ -63,7 +63,8 @@ def check(path: Path, config: AdapterConfig, base: BaseShapes) -> Contents:
                     f"{path}: tensors are {', '.join(sorted(dtypes))}, not one of "
                     f"{', '.join(_DTYPES)}"
                 )
-            _check_values(path, weights, list(found))
+            if values:
+                _check_values(path, weights, list(found))
     except SafetensorError as error:
         raise InvalidAdapter(f"{path}: not a whole safetensors file: {error}") from error
     return Contents(layers, dtypes.pop(), sum(prod(shape) for shape in found.values()))

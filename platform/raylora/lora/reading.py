@@ -1,0 +1,102 @@
+"""An adapter directory read, checked and converted to what the bank holds: on any thread."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from raylora.errors import InvalidAdapter
+from raylora.lora import adapter_config, integrity
+from raylora.lora.adapter_config import CONFIG, WEIGHTS, AdapterConfig
+from raylora.lora.integrity import AdapterFacts
+from raylora.lora.layout import Layout, Layouts, Weights
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked adapter in host memory, for the bank to admit."""
+
+    directory: Path
+    facts: AdapterFacts
+    weights: Weights
+
+
+class Reader:
+    """Reads adapters of one base into its compute dtype."""
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, int]],
+        dtype: torch.dtype,
+        base_revision: str | None,
+        max_r: int,
+        *,
+        pinned: bool,
+    ) -> None:
+        """`pinned` memory can be copied to a GPU without a wait."""
+        self._shapes = shapes
+        self._dtype = dtype
+        self._base_revision = base_revision
+        self._max_r = max_r
+        self._pinned = pinned
+        self._layouts = Layouts(shapes)
+
+    def size_of(self, directory: Path) -> int:
+        """Bytes that the weights will take; of the directory only the config is read."""
+        config = adapter_config.read(directory / CONFIG)
+        return self._layout(config).size * self._dtype.itemsize
+
+    def read(self, directory: Path, *, manifest_required: bool) -> Prepared:
+        """Check and load. Raises InvalidAdapter; a weight is read twice, once for its hash."""
+        facts = integrity.verify(
+            directory,
+            linears=self._shapes,
+            base_revision=self._base_revision,
+            manifest_required=manifest_required,
+            values=False,
+        )
+        if facts.r > self._max_r:
+            raise InvalidAdapter(f"{directory}: rank {facts.r} is over the limit of {self._max_r}")
+        config = adapter_config.read(directory / CONFIG)
+        return Prepared(directory, facts, self._weights(directory, config))
+
+    def _weights(self, directory: Path, config: AdapterConfig) -> Weights:
+        layout = self._layout(config)
+        flat = torch.zeros(layout.size, dtype=self._dtype, pin_memory=self._pinned)
+        ranks = {layer: config.rank(layer) for layer in layout.shapes}
+        scales: dict[str, float] = {}
+        with safe_open(directory / WEIGHTS, framework="pt") as file:
+            for layer, rank in ranks.items():
+                key_a, key_b = integrity.names(layer)
+                power, scale = _split(config.scale(layer))
+                layout.a(flat, layer)[layout.rows(layer, rank)] = file.get_tensor(key_a)
+                torch.mul(file.get_tensor(key_b).T, power, out=layout.b(flat, layer)[:rank])
+                if scale != 1:
+                    scales[layer] = scale
+        self._check_values(directory, config, layout, flat)
+        return Weights(layout, flat, ranks, scales)
+
+    def _check_values(
+        self, directory: Path, config: AdapterConfig, layout: Layout, flat: Tensor
+    ) -> None:
+        """All at once; only where something is wrong, layer by layer for what to say."""
+        if integrity.is_finite(flat) and bool(flat[min(layout.b_offsets.values()) :].any()):
+            return
+        integrity.check_values(directory, config)
+        for layer in layout.shapes:
+            finite = map(integrity.is_finite, (layout.a(flat, layer), layout.b(flat, layer)))
+            if not all(finite):
+                raise InvalidAdapter(f"{directory}: {layer} overflows in {self._dtype}")
+
+    def _layout(self, config: AdapterConfig) -> Layout:
+        layers = tuple(filter(config.targets, self._shapes))
+        return self._layouts.of(layers, max(map(config.rank, layers), default=1))
+
+
+def _split(scale: float) -> tuple[float, float]:
+    """A factor for B, and what is left. Only a power of two changes no rounding on the way."""
+    return (scale, 1.0) if math.frexp(scale)[0] == 0.5 else (1.0, scale)
