@@ -18,6 +18,9 @@ class BaseOnly:
             raise KeyError(unknown[0])
         return nullcontext()
 
+    def stamp(self, key: str) -> str:
+        return key
+
 
 @pytest.fixture(scope="session")
 def small_llama(tiny_tokenizer: Any) -> LlamaForCausalLM:

@@ -180,6 +180,9 @@ class FailingStep:
             raise MemoryError("out of memory")
         return nullcontext()
 
+    def stamp(self, key: str) -> str:
+        return key
+
 
 def test_a_failed_step_ends_its_rows_and_the_engine_goes_on(small_llama, tiny_tokenizer):
     engine = Engine(small_llama, tiny_tokenizer, FailingStep(), max_batch_size=4)

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-COLUMN_BLOCK = 128
-"""Columns are reserved in steps of this many."""
+from raylora.engine.cache_budget import column_capacity, row_capacity
 
 
 class BatchCache(Cache):
@@ -27,6 +26,7 @@ class BatchCache(Cache):
         self._first = 0
         self._end = 0
         self._columns = 0
+        self._longest = 0
 
     @property
     def rows(self) -> int:
@@ -43,6 +43,17 @@ class BatchCache(Cache):
         """Columns of the longest row."""
         return self._end - self._first
 
+    @property
+    def bytes(self) -> int:
+        """Size of the buffers."""
+        return sum(layer.bytes for layer in self.layers)
+
+    def read(self, row: int) -> torch.Tensor:
+        """Keys and values of a row, [layers, 2, heads, tokens, size]."""
+        return torch.stack(
+            [layer.read(row, self._starts[row], self._end) for layer in self.layers]
+        )
+
     def open_column(self) -> None:
         """Make room for one more token in every row; the next forward pass fills it."""
         self._reserve(self.rows, self.width, 1)
@@ -52,10 +63,14 @@ class BatchCache(Cache):
         """Keep the column that the forward pass has filled."""
         self._end += 1
 
-    def join(self, prefilled: DynamicCache, lengths: list[int]) -> None:
-        """Add the rows of a left-padded prefill, whose rows have these lengths."""
+    def join(self, prefilled: DynamicCache, lengths: list[int], longest: int) -> None:
+        """Add the rows of a left-padded prefill, whose rows have these lengths.
+
+        longest: tokens that any row may come to have.
+        """
         width = max(lengths)
         rows = self.rows
+        self._longest = longest
         self._reserve(rows + len(lengths), max(width, self.width), 0, prefilled)
         sources: list[Any] = prefilled.layers
         for layer, source in zip(self.layers, sources, strict=True):
@@ -75,7 +90,7 @@ class BatchCache(Cache):
     def clear(self) -> None:
         """Drop every row and the buffers."""
         self.layers, self._starts = [], []
-        self._first = self._end = self._columns = 0
+        self._first = self._end = self._columns = self._longest = 0
 
     def _align(self, starts: list[int]) -> None:
         if not starts:
@@ -94,10 +109,11 @@ class BatchCache(Cache):
         fits_left, fits_right = width <= self._end, self._end + more <= self._columns
         if self.layers[0].row_capacity >= rows and fits_left and fits_right:
             return
-        columns = _round_up(max(width + more, width * 5 // 4), COLUMN_BLOCK)
+        spare = min(width * 5 // 4, max(self._longest, width + more))
+        columns = column_capacity(max(width + more, spare))
         shift = width - self._end
         for layer in self.layers:
-            layer.reallocate(_power_of_two(rows), columns, self._first, self._end, shift)
+            layer.reallocate(row_capacity(rows), columns, self._first, self._end, shift)
         self._columns, self._end, self._first = columns, width, self._first + shift
         self._starts = [start + shift for start in self._starts]
 
@@ -122,6 +138,15 @@ class _Layer(DynamicLayer):
     def row_capacity(self) -> int:
         """Rows the buffers can hold."""
         return self._buffers[0].shape[0]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the buffers."""
+        return sum(buffer.nbytes for buffer in self._buffers)
+
+    def read(self, row: int, start: int, end: int) -> torch.Tensor:
+        """Keys and values of a row's columns, [2, heads, columns, size]."""
+        return torch.stack([buffer[row, :, start:end] for buffer in self._buffers])
 
     def reallocate(self, rows: int, columns: int, first: int, end: int, shift: int) -> None:
         """Move columns first to end into new buffers, shifted by `shift` columns."""
@@ -173,11 +198,3 @@ def _moved(
     held = min(rows, buffer.shape[0])
     moved[:held, :, first + shift : end + shift] = buffer[:held, :, first:end]
     return moved
-
-
-def _round_up(value: int, block: int) -> int:
-    return -(-value // block) * block
-
-
-def _power_of_two(rows: int) -> int:
-    return 1 << (rows - 1).bit_length()

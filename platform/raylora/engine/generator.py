@@ -1,27 +1,41 @@
 """The one generator: evaluation, batch inference and serving all use this engine."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from raylora.engine.cache_budget import CacheBudget
 from raylora.engine.grammar import Grammars
 from raylora.engine.logprobs import token_logprob
+from raylora.engine.prefill import Prefill
+from raylora.engine.prefix_cache import PrefixCache
 from raylora.engine.request import Completion, Event, FinishReason, Request
 from raylora.engine.row import Row
 from raylora.engine.runner import Adapters, Runner
-from raylora.engine.scheduler import Scheduler
+from raylora.engine.scheduler import GROUP_TOKENS, PREFILL_TOKENS, Scheduler, grouped
+from raylora.engine.stats import EngineStats
 from raylora.errors import InvalidRequest
 
 log = logging.getLogger(__name__)
 
 
+@dataclass
+class _Joining:
+    """Rows whose prompts are on their way into the cache together."""
+
+    rows: Sequence[Row]
+    prefill: Prefill
+
+
 class Engine:
     """Continuous batching: rows of any mix of adapters join and leave between steps.
 
-    Used from one thread. max_length is the context in tokens, prompt and answer together; None
-    takes the model's own.
+    Used from one thread; `stats` may be read from any.
     """
 
     def __init__(
@@ -32,22 +46,38 @@ class Engine:
         *,
         max_batch_size: int,
         max_length: int | None = None,
+        cache_bytes: int | None = None,
+        prefill_tokens: int = PREFILL_TOKENS,
+        reuse_prefixes: bool = True,
     ) -> None:
+        """max_length is the context in tokens, prompt and answer together; None takes the model's.
+
+        cache_bytes bounds keys and values: rows wait for room, and what rows leave is for prefixes
+        of earlier requests. Without it rows are not bounded and no prefix is kept. prefill_tokens:
+        of prompts in one step, while others generate.
+        """
         context = int(model.config.max_position_embeddings)
         self.max_length = min(max_length or context, context)
         self._tokenizer = tokenizer
+        self._bank = bank
         self._runner = Runner(model, bank)
-        self._scheduler = Scheduler[Row](max_batch_size)
+        self._budget = CacheBudget(cache_bytes, self._runner.token_bytes)
+        self._scheduler = Scheduler[Row](max_batch_size, self._budget)
+        self._prefixes = PrefixCache(self._runner.token_bytes)
+        self._reuse = reuse_prefixes and cache_bytes is not None
+        self._prefill_tokens = prefill_tokens
         self._end_tokens = end_tokens(model, tokenizer)
         self._grammars = Grammars(tokenizer, sorted(self._end_tokens))
+        self._joining: deque[_Joining] = deque()
         self._rows: list[Row] = []
         """Running rows, by their index in the runner's batch."""
         self._cancelled: set[str] = set()
+        self._counted = Counter[str]()
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._rows or self._scheduler.waiting)
+        return bool(self._rows or self._joining or self._scheduler.waiting)
 
     @property
     def running(self) -> int:
@@ -57,7 +87,27 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Rows that have not joined yet."""
-        return self._scheduler.waiting
+        return self._scheduler.waiting + sum(len(joining.rows) for joining in list(self._joining))
+
+    @property
+    def stats(self) -> EngineStats:
+        """A snapshot for metrics."""
+        joining = list(self._joining)
+        prefixes = self._prefixes.bytes
+        on_their_way = sum(group.prefill.bytes for group in joining)
+        return EngineStats(
+            waiting=self._scheduler.waiting,
+            prefilling=sum(len(group.rows) for group in joining),
+            running=len(self._rows),
+            steps=self._counted["steps"],
+            prefilled_tokens=self._counted["prefilled"],
+            reused_tokens=self._counted["reused"],
+            prefix_hits=self._counted["hits"],
+            decoded_tokens=self._counted["decoded"],
+            kv_bytes=self._runner.bytes + on_their_way + prefixes,
+            prefix_bytes=prefixes,
+            kv_budget=self._budget.bytes,
+        )
 
     def add(self, request: Request) -> None:
         """Queue a request; it joins at a coming step. Raises InvalidRequest if it cannot fit."""
@@ -71,9 +121,10 @@ class Engine:
 
     def step(self) -> list[Event]:
         """Let rows leave and join, generate a token for each, and return what they have to say."""
+        self._counted["steps"] += 1
         events = self._drop_cancelled()
-        for group in self._scheduler.admit(len(self._rows)):
-            events += self._prefill(group)
+        events += self._take_in()
+        events += self._prefill()
         if self._rows:
             events += self._decode()
         return events
@@ -81,26 +132,89 @@ class Engine:
     def _drop_cancelled(self) -> list[Event]:
         cancelled, self._cancelled = self._cancelled, set()
         waiting = [self._scheduler.remove(row_id) for row_id in cancelled]
-        running = [row for row in self._rows if row.id in cancelled]
-        dropped = [row for row in waiting if row is not None] + running
+        inside = [row for row in self._inside() if row.id in cancelled]
+        dropped = [row for row in waiting if row is not None] + inside
         events = [row.finish(FinishReason.CANCELLED) for row in dropped]
         self._sweep()
         return events
 
-    def _prefill(self, group: Sequence[Row]) -> list[Event]:
-        keys = [row.request.adapter for row in group]
-        try:
-            logits, cache = self._runner.prefill([row.request.prompt_ids for row in group], keys)
-        except Exception as error:
-            if len(group) > 1:
-                return [event for row in group for event in self._prefill([row])]
-            log.exception("prefill of request %s failed", group[0].id)
-            return [group[0].finish(FinishReason.ERROR, error=str(error))]
-        events = self._extend(group, logits)
-        staying = [i for i, row in enumerate(group) if row.finish_reason is None]
+    def _inside(self) -> list[Row]:
+        """Rows that have, or are getting, keys and values."""
+        joining = [row for group in self._joining for row in group.rows]
+        return [*self._rows, *(row for row in joining if row.finish_reason is None)]
+
+    def _take_in(self) -> list[Event]:
+        """Begin the prompts of the rows that are next."""
+        admitted = self._scheduler.admit(self._inside())
+        events: list[Event] = []
+        for row in admitted:
+            try:
+                row.owner = row.adapter and (row.adapter, self._bank.stamp(row.adapter))
+            except Exception as error:
+                events.append(row.finish(FinishReason.ERROR, error=str(error)))
+                continue
+            if self._reuse:
+                row.known = self._prefixes.known(row.owner, row.request.prompt_ids)
+        rows = [row for row in admitted if row.finish_reason is None]
+        for group in grouped(rows):
+            self._joining.append(self._begin(group))
+        if rows:
+            self._prefixes.shrink(self._room_for_prefixes())
+        return events
+
+    def _begin(self, rows: Sequence[Row]) -> _Joining:
+        prompts = [row.request.prompt_ids for row in rows]
+        group = self._runner.begin(prompts, [row.adapter for row in rows], [r.known for r in rows])
+        for row in rows:
+            row.known = None
+        return _Joining(rows, group)
+
+    def _prefill(self) -> list[Event]:
+        """Go on with the prompts, group by group in turn, up to the tokens of one step."""
+        left = self._prefill_tokens if self._rows else GROUP_TOKENS
+        events: list[Event] = []
+        while self._joining and left > 0:
+            group = self._joining.popleft()
+            if all(row.finish_reason is not None for row in group.rows):
+                continue
+            before = group.prefill.left
+            try:
+                logits = self._runner.prefill(group.prefill, left)
+            except Exception as error:
+                events += self._separate(group, error)
+                continue
+            left -= (before - group.prefill.left) * len(group.rows)
+            if logits is None:
+                self._joining.append(group)
+            else:
+                events += self._join(group, logits)
+        return events
+
+    def _separate(self, group: _Joining, error: Exception) -> list[Event]:
+        """After a failure the prompts of a group are tried again one by one."""
+        rows = [row for row in group.rows if row.finish_reason is None]
+        if len(rows) > 1:
+            self._joining.extendleft(self._begin([row]) for row in reversed(rows))
+            return []
+        log.exception("prefill of request %s failed", rows[0].id)
+        return [rows[0].finish(FinishReason.ERROR, error=str(error))]
+
+    def _join(self, group: _Joining, logits: torch.Tensor) -> list[Event]:
+        """Let the rows of a group that is done generate with the others."""
+        for i, row in enumerate(group.rows):
+            reused = group.prefill.reused[i]
+            self._counted["reused"] += reused
+            self._counted["hits"] += reused > 0
+            self._counted["prefilled"] += row.prompt_length - reused
+        events = self._extend(group.rows, logits)
+        for i, row in enumerate(group.rows):
+            if row.finish_reason is not FinishReason.ERROR:
+                self._keep(row, row.request.prompt_ids, partial(group.prefill.read, i))
+        staying = [i for i, row in enumerate(group.rows) if row.finish_reason is None]
         if staying:
-            self._runner.join(cache, [row.prompt_length for row in group], keys, staying)
-            self._rows += [group[i] for i in staying]
+            self._rows += [group.rows[i] for i in staying]
+            longest = max(row.most_tokens for row in self._rows)
+            self._runner.join(group.prefill, staying, longest)
         return events
 
     def _decode(self) -> list[Event]:
@@ -121,6 +235,9 @@ class Engine:
         finite = logits.gather(1, best[:, None])[:, 0].isfinite().tolist()
         events: list[Event] = []
         for i, (row, token) in enumerate(zip(rows, best.tolist(), strict=True)):
+            if row.finish_reason is not None:
+                continue
+            self._counted["decoded"] += 1
             if not finite[i]:
                 events.append(row.finish(FinishReason.ERROR, error="logits are not finite"))
                 continue
@@ -137,10 +254,23 @@ class Engine:
     def _sweep(self) -> None:
         """Take finished rows out of the batch; the last row fills the gap, as in the runner."""
         for i in range(len(self._rows) - 1, -1, -1):
-            if self._rows[i].finish_reason is not None:
-                self._runner.leave(i)
-                self._rows[i] = self._rows[-1]
-                self._rows.pop()
+            row = self._rows[i]
+            if row.finish_reason is None:
+                continue
+            if row.finish_reason.is_answer:
+                tokens = [*row.request.prompt_ids, *row.tokens[:-1]]
+                self._keep(row, tokens, partial(self._runner.read, i))
+            self._runner.leave(i)
+            self._rows[i] = self._rows[-1]
+            self._rows.pop()
+
+    def _keep(self, row: Row, tokens: Sequence[int], read: Callable[[], torch.Tensor]) -> None:
+        """Keep keys and values for requests that begin with the same tokens."""
+        if self._reuse:
+            self._prefixes.keep(row.owner, tokens, read, self._room_for_prefixes())
+
+    def _room_for_prefixes(self) -> int:
+        return self._budget.left([row.most_tokens for row in self._inside()])
 
 
 def generate(engine: Engine, requests: Iterable[Request]) -> list[Completion]:

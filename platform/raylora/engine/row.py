@@ -1,6 +1,8 @@
 """One request while it is in the engine."""
 
-from collections.abc import Container
+from collections.abc import Container, Hashable
+
+import torch
 
 from raylora.engine.grammar import Constraint
 from raylora.engine.logprobs import TokenLogprob
@@ -29,6 +31,10 @@ class Row:
         """Of these, how many events have had."""
         self._limit = min(request.sampling.max_new_tokens, max_length - self.prompt_length)
         self.finish_reason: FinishReason | None = None
+        self.owner: Hashable = None
+        """Whose prefixes it may use: the adapter's version."""
+        self.known: torch.Tensor | None = None
+        """Keys and values of the prompt's beginning, until the prefill has them."""
 
     @property
     def id(self) -> str:
@@ -36,9 +42,24 @@ class Row:
         return self.request.id
 
     @property
+    def adapter(self) -> str | None:
+        """Key in the bank; None for the base."""
+        return self.request.adapter
+
+    @property
     def prompt_length(self) -> int:
-        """Tokens to prefill."""
+        """Tokens of the prompt."""
         return len(self.request.prompt_ids)
+
+    @property
+    def to_prefill(self) -> int:
+        """Tokens of the prompt to compute."""
+        return self.prompt_length - (0 if self.known is None else self.known.shape[3])
+
+    @property
+    def most_tokens(self) -> int:
+        """Prompt and answer, if it goes on to its limit."""
+        return self.prompt_length + self._limit
 
     def accept(
         self, token: int, end_tokens: Container[int], logprob: TokenLogprob | None = None

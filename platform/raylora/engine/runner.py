@@ -1,13 +1,13 @@
-"""Forward passes of the running batch: prefill new rows, one token for all rows."""
+"""Forward passes: prompts some columns at a time, one token for all running rows."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
-from transformers.cache_utils import DynamicCache
 
 from raylora.engine.cache import BatchCache
+from raylora.engine.prefill import Prefill
 
 
 class Adapters(Protocol):
@@ -15,6 +15,10 @@ class Adapters(Protocol):
 
     def rows(self, keys: Sequence[str | None]) -> AbstractContextManager[object]:
         """Give each batch row of the forward passes inside its adapter; None is the base."""
+        ...
+
+    def stamp(self, key: str) -> Hashable:
+        """What the tensors under this key are; other ones under the same key have another."""
         ...
 
 
@@ -28,41 +32,41 @@ class Runner:
         self._keys: list[str | None] = []
         self._lengths = torch.empty(0, dtype=torch.long)
         """Tokens of each row, on the device."""
+        self.token_bytes = token_bytes(model)
         keep_head_flat(model)
 
-    def prefill(
-        self, prompts: Sequence[Sequence[int]], keys: Sequence[str | None]
-    ) -> tuple[torch.Tensor, DynamicCache]:
-        """Run prompts together; return logits (rows, vocabulary) of the next token, and a cache.
+    @property
+    def bytes(self) -> int:
+        """Keys and values of the running rows."""
+        return self._cache.bytes
 
-        The running rows are not touched: nothing has joined until `join`.
-        """
-        tokens, mask, positions = left_padded(prompts, self._model.device)
-        cache = DynamicCache()
-        with self._adapters.rows(keys), torch.inference_mode():
-            logits = self._model(
-                input_ids=tokens,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-        return logits, cache
-
-    def join(
+    def begin(
         self,
-        cache: DynamicCache,
-        lengths: Sequence[int],
+        prompts: Sequence[Sequence[int]],
         keys: Sequence[str | None],
-        chosen: Sequence[int],
-    ) -> None:
-        """Take rows of a prefill into the batch: those at the indices `chosen`."""
+        known: Sequence[torch.Tensor | None],
+    ) -> Prefill:
+        """Prompts to prefill together; the running rows are not touched until `join`."""
         with torch.inference_mode():
-            if len(chosen) < len(lengths):
-                cache.batch_select_indices(torch.tensor(chosen, device=self._model.device))
-            self._cache.join(cache, [lengths[i] for i in chosen])
-        self._keys += [keys[i] for i in chosen]
+            return Prefill(prompts, keys, known, self._model.device)
+
+    def prefill(self, group: Prefill, tokens: int) -> torch.Tensor | None:
+        """Compute about so many tokens; after the last, logits (rows, vocabulary) of the next."""
+        with self._adapters.rows(group.keys), torch.inference_mode():
+            logits = self._model(**group.pass_of(tokens)).logits[:, -1]
+        return None if group.left else logits
+
+    def join(self, group: Prefill, chosen: Sequence[int], longest: int) -> None:
+        """Take rows of a group into the batch: those at the indices `chosen`.
+
+        longest: tokens that any row of the batch may come to have.
+        """
+        with torch.inference_mode():
+            if len(chosen) < group.rows:
+                indices = torch.tensor(chosen, device=self._model.device)
+                group.cache.batch_select_indices(indices)
+            self._cache.join(group.cache, [group.lengths[i] for i in chosen], longest)
+        self._keys += [group.keys[i] for i in chosen]
         self._place_lengths()
 
     def decode(self, tokens: Sequence[int]) -> torch.Tensor:
@@ -83,6 +87,11 @@ class Runner:
             self._lengths = self._lengths + 1
         return logits
 
+    def read(self, row: int) -> torch.Tensor:
+        """Keys and values of a running row, [layers, 2, heads, tokens, size]."""
+        with torch.inference_mode():
+            return self._cache.read(row)
+
     def leave(self, row: int) -> None:
         """Drop a row; the last row takes its index."""
         with torch.inference_mode():
@@ -100,16 +109,13 @@ class Runner:
         self._lengths = torch.tensor(self._cache.lengths, device=self._model.device)
 
 
-def left_padded(
-    prompts: Sequence[Sequence[int]], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token ids, attention mask and position ids, each (rows, longest prompt)."""
-    width = max(len(prompt) for prompt in prompts)
-    tokens = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
-    padding = torch.tensor([[width - len(prompt)] for prompt in prompts])
-    positions = torch.arange(width) - padding
-    mask = (positions >= 0).long()
-    return tokens.to(device), mask.to(device), positions.clamp(min=0).to(device)
+def token_bytes(model: Any) -> int:
+    """Keys and values of one token in all layers."""
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kept = getattr(config, "num_key_value_heads", None) or heads
+    return 2 * config.num_hidden_layers * kept * size * model.dtype.itemsize
 
 
 def keep_head_flat(model: Any) -> None:

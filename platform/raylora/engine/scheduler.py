@@ -1,31 +1,29 @@
-"""Which waiting rows join the batch at the next step, and which of them are prefilled together.
+"""Which waiting rows are taken in at a step, and which of them are prefilled together.
 
-Policy only: it counts rows and tokens and knows nothing of tensors.
+Policy only: it counts rows, tokens and bytes and knows nothing of tensors.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
-PREFILL_TOKENS = 1024
-"""Prompt tokens taken in per step while other rows generate, so that none of them waits long."""
+from raylora.engine.cache_budget import CacheBudget
+from raylora.engine.fair_queue import FairQueue, Job
+from raylora.errors import InvalidRequest
+
+PREFILL_TOKENS = 256
+"""Prompt tokens a step computes while other rows generate, so that none of them waits long."""
 GROUP_TOKENS = 4096
 """Padded prompt tokens of one forward pass; bounds the memory of a prefill."""
 PADDING = 1.25
 """A group is closed where padding would take it beyond this multiple of its prompt tokens."""
 
 
-class Row(Protocol):
+class Row(Job, Protocol):
     """What the policy needs to know of a request."""
 
     @property
-    def id(self) -> str:
-        """The request's id."""
-        ...
-
-    @property
-    def prompt_length(self) -> int:
-        """Tokens to prefill."""
+    def to_prefill(self) -> int:
+        """Prompt tokens to compute: those whose keys and values are not known yet."""
         ...
 
 
@@ -33,52 +31,59 @@ R = TypeVar("R", bound=Row)
 
 
 class Scheduler(Generic[R]):
-    """First come, first served, up to max_batch_size rows at once."""
+    """Up to max_batch_size rows at once, within the budget for their keys and values.
 
-    def __init__(self, max_batch_size: int) -> None:
+    The row whose turn it is waits for room; none overtakes it, so that a long one is not starved.
+    """
+
+    def __init__(self, max_batch_size: int, budget: CacheBudget) -> None:
         self.max_batch_size = max_batch_size
-        self._waiting: deque[R] = deque()
+        self._budget = budget
+        self._queue = FairQueue[R]()
 
     @property
     def waiting(self) -> int:
-        """Rows that have not joined yet."""
-        return len(self._waiting)
+        """Rows that have not been taken in."""
+        return len(self._queue)
 
     def add(self, row: R) -> None:
-        """Queue a row."""
-        self._waiting.append(row)
+        """Queue a row. Raises InvalidRequest where the budget could never hold it."""
+        needed = self._budget.bytes_for([row.most_tokens])
+        if not self._budget.fits([row.most_tokens]):
+            raise InvalidRequest(
+                f"a request of {row.most_tokens} tokens, prompt and answer together, needs "
+                f"{needed} bytes of keys and values, and the budget is {self._budget.bytes}",
+                hint="ask for fewer tokens, or raise the budget",
+            )
+        self._queue.add(row)
 
     def remove(self, row_id: str) -> R | None:
         """Take a row out of the queue; None if it is not waiting."""
-        for row in self._waiting:
-            if row.id == row_id:
-                self._waiting.remove(row)
-                return row
-        return None
+        return self._queue.remove(row_id)
 
-    def admit(self, running: int) -> list[list[R]]:
-        """Take the rows that join now out of the queue, as groups to prefill one after another."""
+    def admit(self, inside: Sequence[R]) -> list[R]:
+        """Take the rows that are next out of the queue, beside those that are inside already."""
         chosen: list[R] = []
-        tokens = 0
-        while self._waiting and running + len(chosen) < self.max_batch_size:
-            tokens += self._waiting[0].prompt_length
-            if running and chosen and tokens > PREFILL_TOKENS:
+        lengths = [row.most_tokens for row in inside]
+        while (row := self._queue.first()) is not None and len(lengths) < self.max_batch_size:
+            lengths.append(row.most_tokens)
+            if not self._budget.fits(lengths):
                 break
-            chosen.append(self._waiting.popleft())
-        return grouped(chosen)
+            chosen.append(self._queue.take())
+        return chosen
 
 
 def grouped(rows: Sequence[R]) -> list[list[R]]:
-    """Rows of similar length together: little padding, bounded size."""
+    """Rows with about as much to compute together: little padding, bounded size."""
     groups: list[list[R]] = []
     real = 0
-    for row in sorted(rows, key=lambda row: row.prompt_length):
-        real += row.prompt_length
+    for row in sorted(rows, key=lambda row: row.to_prefill):
+        real += row.to_prefill
         if groups:
-            padded = row.prompt_length * (len(groups[-1]) + 1)
+            padded = row.to_prefill * (len(groups[-1]) + 1)
             if padded <= GROUP_TOKENS and padded <= PADDING * real:
                 groups[-1].append(row)
                 continue
         groups.append([row])
-        real = row.prompt_length
+        real = row.to_prefill
     return groups

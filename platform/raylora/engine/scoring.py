@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from raylora.engine.runner import Adapters, left_padded
+from raylora.engine.prefill import left_padded
+from raylora.engine.runner import Adapters
 
 
 def score(

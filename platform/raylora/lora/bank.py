@@ -12,6 +12,7 @@ Only `prepare` may run on another thread, so that a load does not hold up the fo
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ class Bank:
         """From the one used longest ago on."""
         self._directories: dict[str, Path] = {}
         """Of every adapter that was added and not removed, in memory or not."""
+        self._stamps: dict[str, int] = {}
+        self._admitted = count()
         self._pins: Counter[str] = Counter()
         self._stacks = Stacks(dtype, device)
         self._plans: OrderedDict[tuple[str | None, ...], Plan] = OrderedDict()
@@ -90,6 +93,14 @@ class Bank:
             return Tier.DISK
         raise self._missing(key)
 
+    def stamp(self, key: str) -> int:
+        """Another number for each adapter that was ever loaded, under a key that came back too.
+
+        Raises NotFound for a key that is not in memory.
+        """
+        self._require(key)
+        return self._stamps[key]
+
     def size_of(self, directory: Path) -> int:
         """Bytes of host memory that an adapter will take, by its header. Raises InvalidAdapter."""
         return self._reader.size_of(directory)
@@ -117,6 +128,7 @@ class Bank:
             self._unload(old)
         self._adapters[key] = prepared.weights
         self._directories[key] = prepared.directory
+        self._stamps[key] = next(self._admitted)
         return leaving
 
     def reload(self, key: str) -> list[str]:
@@ -206,7 +218,7 @@ class Bank:
         return self._pins[key] > 0 or (self._plan is not None and key in self._plan.adapters)
 
     def _unload(self, key: str) -> None:
-        del self._adapters[key]
+        del self._adapters[key], self._stamps[key]
         self._stacks.forget(key)
         self._plans.clear()
 

@@ -1,10 +1,10 @@
 """How adapters are added to the output of the base's linear layers, for one mixture of rows.
 
 Decode, one token a row: the adapters of the batch lie side by side in their stack. Rows are put
-beside their adapters, and two batched products a layer give each row its own B A x, so a step costs
-one read of each adapter, whatever the mixture. Layers with the same input (q, k, v; gate, up) share
-the product with A. One product of all rows with all adapters, masked, took 5 times as long at 16
-rows of 16 adapters.
+beside their adapters, and two batched products a layer give each row its own B A x, so a step
+costs one read of each adapter, whatever the mixture. Layers with the same input (q, k, v; gate,
+up) share the product with A. One product of all rows with all adapters, masked, took 5 times as
+long at 16 rows of 16 adapters.
 
 Prompts, many tokens a row: rows are taken adapter by adapter.
 """

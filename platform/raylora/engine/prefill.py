@@ -1,0 +1,111 @@
+"""A group of prompts on its way into the cache, some columns at each step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+_LEAST = 2
+"""Columns of a pass: one alone would count as a step of the running batch in the bank."""
+
+
+class Prefill:
+    """Prompts aligned at their last token, and the keys and values of their first columns.
+
+    All compute the same columns: where a prompt's known beginning reaches into them, that part is
+    computed again, so that a row's keys and values lie in one piece.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[str | None],
+        known: Sequence[torch.Tensor | None],
+        device: torch.device,
+    ) -> None:
+        """known: of each prompt's beginning, [layers, 2, heads, tokens, size], or None."""
+        self.keys = list(keys)
+        self.lengths = [len(prompt) for prompt in prompts]
+        self._tokens, self._mask, self._positions = left_padded(prompts, device)
+        self._width = max(self.lengths)
+        unknown = max(
+            length - (0 if part is None else part.shape[3])
+            for length, part in zip(self.lengths, known, strict=True)
+        )
+        self._done = self._width - min(max(unknown, _LEAST), self._width)
+        self.reused = [max(0, self._done - (self._width - length)) for length in self.lengths]
+        """Tokens of each prompt that are not computed."""
+        self.cache = _cache_of(known, self.reused, self._done) if self._done else DynamicCache()
+
+    @property
+    def rows(self) -> int:
+        """Prompts of the group."""
+        return len(self.lengths)
+
+    @property
+    def left(self) -> int:
+        """Columns that are not computed yet."""
+        return self._width - self._done
+
+    @property
+    def bytes(self) -> int:
+        """Size of the keys and values so far."""
+        layers: list[Any] = self.cache.layers
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+
+    def pass_of(self, tokens: int) -> dict[str, Any]:
+        """What the model is given for the next columns: about so many tokens, padding included."""
+        columns = min(max(tokens // self.rows, _LEAST), self.left)
+        if self.left - columns < _LEAST:
+            columns = self.left
+        end = self._done + columns
+        part = slice(self._done, end)
+        self._done = end
+        return {
+            "input_ids": self._tokens[:, part],
+            "attention_mask": self._mask[:, :end],
+            "position_ids": self._positions[:, part],
+            "past_key_values": self.cache,
+            "use_cache": True,
+            "logits_to_keep": 1,
+        }
+
+    def read(self, row: int) -> torch.Tensor:
+        """Keys and values of a whole prompt, [layers, 2, heads, tokens, size]."""
+        layers: list[Any] = self.cache.layers
+        start = self._width - self.lengths[row]
+        return torch.stack(
+            [
+                torch.stack([part.keys[row, :, start:], part.values[row, :, start:]])
+                for part in layers
+            ]
+        )
+
+
+def left_padded(
+    prompts: Sequence[Sequence[int]], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token ids, attention mask and position ids, each (rows, longest prompt)."""
+    width = max(len(prompt) for prompt in prompts)
+    tokens = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+    padding = torch.tensor([[width - len(prompt)] for prompt in prompts])
+    positions = torch.arange(width) - padding
+    mask = (positions >= 0).long()
+    return tokens.to(device), mask.to(device), positions.clamp(min=0).to(device)
+
+
+def _cache_of(
+    known: Sequence[torch.Tensor | None], reused: Sequence[int], columns: int
+) -> DynamicCache:
+    """Columns of each row's known tokens, aligned at the last one; zeros to the left of them."""
+    like = next(part for part in known if part is not None)
+    layers, two, heads, _, size = like.shape
+    filled = like.new_zeros(layers, two, len(known), heads, columns, size)
+    for row, (part, tokens) in enumerate(zip(known, reused, strict=True)):
+        if part is not None and tokens:
+            filled[:, :, row, :, columns - tokens :] = part[:, :, :, :tokens]
+    cache = DynamicCache()
+    for number, layer in enumerate(filled):
+        cache.update(layer[0], layer[1], number)
+    return cache
