@@ -27,7 +27,8 @@ from raylora.serve.api_errors import (
 )
 from raylora.serve.engine_thread import EngineThread
 from raylora.serve.protocol import ChatBody, CompletionBody, GenerationBody
-from raylora.serve.residency import Lease, Residency
+from raylora.serve.residency import Residency
+from raylora.serve.resident import Lease
 
 T = TypeVar("T")
 
@@ -55,11 +56,11 @@ class Endpoint:
 
     async def acquire(self, model: str) -> Lease:
         """A hold on the model a request names; an ApiError where it cannot answer."""
-        return await self._answerable(self.residency.acquire(model))
+        return await self.answerable(self.residency.acquire(model))
 
     async def resolve(self, model: str) -> str | None:
         """The version a request would be answered by, None for the base; loads nothing."""
-        return await self._answerable(self.residency.resolve(model))
+        return await self.answerable(self.residency.resolve(model))
 
     def chat_prompt(self, body: ChatBody, lease: Lease) -> list[int]:
         """Token ids of the conversation, in the template that the version was trained with."""
@@ -135,7 +136,7 @@ class Endpoint:
             # Templates refuse some sequences of roles by raising; their message says which.
             raise bad_request(f"the chat template refuses: {error}", "messages") from error
 
-    async def _answerable(self, wanted: Awaitable[T]) -> T:
+    async def answerable(self, wanted: Awaitable[T]) -> T:
         try:
             return await wanted
         except NotFound as error:

@@ -9,13 +9,13 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Send
 
 from raylora import __version__
-from raylora.serve import api_errors
+from raylora.serve import adapter_routes, api_errors
 from raylora.serve.answers import Answer, Events, Kind
 from raylora.serve.body_limit import BodyLimit
 from raylora.serve.endpoint import Endpoint
-from raylora.serve.listings import adapter_entry, model_card, model_cards
+from raylora.serve.listings import model_card, model_cards
 from raylora.serve.protocol import ChatBody, CompletionBody, GenerationBody, ModelCard
-from raylora.serve.residency import Lease
+from raylora.serve.resident import Lease
 
 T = TypeVar("T")
 
@@ -30,6 +30,7 @@ def create_app(endpoint: Endpoint) -> FastAPI:
     app.add_middleware(BodyLimit)
     _add_generation(app, endpoint)
     _add_listings(app, endpoint)
+    adapter_routes.add(app, endpoint)
     return app
 
 
@@ -59,20 +60,6 @@ def _add_listings(app: FastAPI, endpoint: Endpoint) -> None:
     async def model(model: str) -> ModelCard:
         key = await endpoint.resolve(model)
         return model_card(endpoint, model, key)
-
-    @app.get("/v1/adapters")
-    async def adapters() -> dict[str, Any]:
-        entries = [adapter_entry(endpoint, resident) for resident in endpoint.residency.residents]
-        return {"object": "list", "base": endpoint.base, "data": entries}
-
-    @app.get("/v1/adapters/{model}")
-    async def adapter(model: str) -> dict[str, Any]:
-        """One version, loaded if need be."""
-        lease = await endpoint.acquire(model)
-        lease.release()
-        if lease.resident is None:
-            raise api_errors.model_not_found(f"{model} is the base, not an adapter")
-        return adapter_entry(endpoint, lease.resident)
 
     @app.get("/healthz")
     async def healthz() -> JSONResponse:

@@ -1,6 +1,8 @@
 """One replica: the base, the bank and the engine in a process of Ray Serve's."""
 
+import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,11 +19,13 @@ from raylora.lora.sources import LocalModel, fetch
 from raylora.serve.catalogue import Catalogue
 from raylora.serve.endpoint import Endpoint, fingerprint
 from raylora.serve.engine_thread import EngineThread
+from raylora.serve.folders import Folders
 from raylora.serve.openai_api import create_app
+from raylora.serve.remembered import MemoryFile
 from raylora.serve.residency import Residency
 from raylora.serve.shelf import BankSlots, RegistryShelf
 from raylora.tracking.location import tracking_uri
-from raylora.tracking.reference import parse
+from raylora.tracking.reference import is_run, parse
 from raylora.tracking.registry import Registry
 
 
@@ -34,7 +38,8 @@ class Replica:
         spec = ServeSpec.model_validate(document)
         torch.set_num_threads(max(1, int(spec.cpus_per_replica)))
         self._endpoint = start_endpoint(spec)
-        await self._endpoint.residency.preload(spec.adapters)
+        await self._endpoint.residency.restore(spec.adapters)
+        self._following = asyncio.ensure_future(self._endpoint.residency.follow())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The routes of this replica."""
@@ -63,8 +68,10 @@ def start_endpoint(spec: ServeSpec) -> Endpoint:
     thread = EngineThread(engine)
     thread.start()
     registry = Registry(tracking_uri(spec.tracking, spec.outputs))
-    catalogue = Catalogue(registry.list, frozenset(parse(ref).name for ref in spec.adapters))
+    only = frozenset(ref if is_run(ref) else parse(ref).name for ref in spec.adapters)
+    catalogue = Catalogue(registry.list, only, fresh_s=spec.poll_interval_s)
     shelf = RegistryShelf(registry, cache() / "adapters")
+    root = None if spec.adapters_root is None else Path(spec.adapters_root)
     slots = BankSlots(bank, thread, spec.max_adapters)
     return Endpoint(
         base=spec.model.name,
@@ -73,7 +80,14 @@ def start_endpoint(spec: ServeSpec) -> Endpoint:
         max_length=engine.max_length,
         batching=spec.batching,
         engine=thread,
-        residency=Residency(spec.model.name, catalogue, shelf, slots),
+        residency=Residency(
+            spec.model.name,
+            catalogue,
+            shelf,
+            slots,
+            folders=Folders(root, cache() / "adapters" / "folders"),
+            memory=MemoryFile(cache() / "endpoints" / f"{spec.name}.json"),
+        ),
     )
 
 

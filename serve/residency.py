@@ -1,40 +1,30 @@
-"""Which adapter versions are in the bank: loaded at start and on demand, oldest out first."""
+"""Which adapter versions are in the bank: loaded at start, on demand and before an alias moves."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from raylora.errors import InvalidAdapter, InvalidConfig, NotFound, RayloraError
 from raylora.lora.adapter_config import CHAT_TEMPLATE
 from raylora.lora.integrity import AdapterFacts
 from raylora.serve.catalogue import Catalogue
-from raylora.tracking.reference import Reference, parse
+from raylora.serve.folders import Folders
+from raylora.serve.following import Follower
+from raylora.serve.remembered import Memory, NoMemory, Remembered
+from raylora.serve.resident import AdapterState, Lease, Resident
+from raylora.tracking.reference import is_run, parse
 
 log = logging.getLogger(__name__)
-
-RETRY_S = 30.0
-"""A version that could not be loaded is not tried again for this long."""
-
-
-class AdapterState(StrEnum):
-    """Where a version is on its way into the bank."""
-
-    LOADING = "loading"
-    READY = "ready"
-    FAILED = "failed"
 
 
 class Shelf(Protocol):
     """Where versions come from: the registry and the disk. Blocking; the seam for tests."""
 
     def fetch(self, reference: str) -> Path:
-        """Folder with a version, name@7. Raises NotFound, InvalidAdapter, Unreachable."""
+        """Folder of name@7 or run:id. Raises NotFound, InvalidAdapter, Unreachable."""
         ...
 
 
@@ -44,7 +34,9 @@ class Slots(Protocol):
     capacity: int
     """Versions held at once."""
 
-    async def add(self, key: str, directory: Path) -> AdapterFacts:
+    async def add(
+        self, key: str, directory: Path, *, manifest_required: bool = True
+    ) -> AdapterFacts:
         """Check and load. Raises InvalidAdapter."""
         ...
 
@@ -52,76 +44,35 @@ class Slots(Protocol):
         """Unload."""
         ...
 
-
-@dataclass
-class Resident:
-    """A version that was asked for."""
-
-    key: str
-    """name@version, which is also its key in the bank."""
-    state: AdapterState = AdapterState.LOADING
-    facts: AdapterFacts | None = None
-    chat_template: str | None = None
-    """What it was trained with, where that is not the base's."""
-    error: RayloraError | None = None
-    in_use: int = 0
-    requests: int = 0
-    last_used: datetime | None = None
-    touched: float = field(default_factory=time.monotonic)
-
-    @property
-    def system_prompt(self) -> str | None:
-        """What it was trained with, from its lineage; offered to clients, never added by us."""
-        value: Any = {} if self.facts is None else self.facts.lineage
-        for key in ("data", "system_prompt"):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value if isinstance(value, str) else None
-
-    @property
-    def failed_lately(self) -> bool:
-        """Whether loading it again is not worth a try yet."""
-        return self.error is not None and time.monotonic() - self.touched < RETRY_S
-
-
-class Lease:
-    """One request's hold on the model that answers it; the version stays until it is released."""
-
-    def __init__(self, name: str, resident: Resident | None) -> None:
-        self.name = name
-        """What answers: name@version, or the base's name."""
-        self.resident = resident
-        if resident is not None:
-            resident.in_use += 1
-            resident.requests += 1
-            resident.touched = time.monotonic()
-            resident.last_used = datetime.now(UTC)
-
-    @property
-    def adapter(self) -> str | None:
-        """The key in the bank; None for the base."""
-        return None if self.resident is None else self.resident.key
-
-    @property
-    def chat_template(self) -> str | None:
-        """What it was trained with; None where that is the base's."""
-        return None if self.resident is None else self.resident.chat_template
-
-    def release(self) -> None:
-        """The request has ended; to be called once."""
-        if self.resident is not None:
-            self.resident.in_use -= 1
+    def tier(self, key: str) -> str:
+        """Where a version's tensors are: device, host or disk."""
+        ...
 
 
 class Residency:
     """Turns the `model` of a request into a loaded version."""
 
-    def __init__(self, base: str, catalogue: Catalogue, shelf: Shelf, slots: Slots) -> None:
+    def __init__(
+        self,
+        base: str,
+        catalogue: Catalogue,
+        shelf: Shelf,
+        slots: Slots,
+        *,
+        folders: Folders,
+        memory: Memory | None = None,
+    ) -> None:
         self.base = base
         self.catalogue = catalogue
+        self.folders = folders
         self._shelf = shelf
         self._slots = slots
+        self._memory = memory or NoMemory()
         self._residents: dict[str, Resident] = {}
+        self._pins: set[str] = set()
         self._loads: dict[str, asyncio.Task[Resident]] = {}
+        self._follower = Follower(catalogue, self)
+        self._background: set[asyncio.Task[None]] = set()
         self._room = asyncio.Lock()
 
     @property
@@ -129,45 +80,155 @@ class Residency:
         """Every version that was asked for, in order of its name."""
         return [self._residents[key] for key in sorted(self._residents)]
 
+    def tier(self, resident: Resident) -> str | None:
+        """Where its tensors are; None where they are not."""
+        return self._slots.tier(resident.key) if resident.state.is_loaded else None
+
+    @property
+    def pinned(self) -> set[str]:
+        """The versions that stay loaded: what the pinned names mean now."""
+        meant = {self._meaning(model) for model in self._pins}
+        return {key for key in meant if key is not None}
+
     async def acquire(self, model: str) -> Lease:
         """A hold on what `model` means now. Raises NotFound, InvalidAdapter, Unreachable."""
         key = await self.resolve(model)
         if key is None:
             return Lease(self.base, None)
         while True:
-            resident = await self._loaded(key)
+            resident = await self.loaded(key)
             # Between the load and here it may have made room for another one.
             if self._residents.get(key) is resident:
-                return Lease(key, resident)
+                resident.asked_as.add(model)
+                # Not so where the name moved on while this request was on its way.
+                if self._is_wanted(resident):
+                    resident.state = AdapterState.READY
+                return Lease(key, resident, self._leave_if_draining)
 
     async def resolve(self, model: str) -> str | None:
         """The name@version that `model` means now, loaded or not; None for the base."""
         if model == self.base:
             return None
-        reference = self._parsed(model)
-        if str(reference) in self._residents:
-            return str(reference)
-        return f"{reference.name}@{await self.catalogue.number(reference)}"
+        if model in self._residents:
+            return model
+        if key := self.folders.key(model):
+            return key
+        try:
+            if is_run(model):
+                self.catalogue.require_run(model)
+                return model
+            reference = parse(model)
+        except InvalidConfig as error:
+            raise NotFound(f"no model {model!r}", hint=error.problems[0].remedy) from error
+        found = await self.catalogue.find(reference)
+        self._follower.begin()
+        return self.catalogue.meaning(reference) or found
 
-    async def preload(self, references: Iterable[str]) -> None:
-        """Load what the spec names, or every adapter's champion; what fails is logged and left."""
-        await self.catalogue.refresh()
-        for reference in list(references) or list(self.catalogue.known):
+    async def restore(self, references: Iterable[str]) -> None:
+        """Load what this endpoint held before it was stopped, and what the spec names.
+
+        Without either, the adapters' champions. What fails is logged and left.
+        """
+        await self.catalogue.refresh(0)
+        before = await asyncio.to_thread(self._memory.read)
+        self._pins = set(before.pins)
+        self.folders.restore(before.folders)
+        champions = list(self.catalogue.known)[: self._slots.capacity]
+        wanted = [*references, *before.pins, *before.asked] or champions
+        for reference in dict.fromkeys(wanted):
             try:
                 (await self.acquire(reference)).release()
             except RayloraError as error:
                 log.error("%s is not served: %s", reference, error.message)
 
-    def _parsed(self, model: str) -> Reference:
-        try:
-            return parse(model)
-        except InvalidConfig as error:
-            raise NotFound(f"no model {model!r}", hint=error.problems[0].remedy) from error
+    async def follow(self) -> None:
+        """Follow the registry's aliases until cancelled, also while nobody asks."""
+        await self._follower.run()
 
-    async def _loaded(self, key: str) -> Resident:
+    async def load(self, model: str, *, pin: bool) -> Resident:
+        """Load what `model` means; with `pin` it stays, and moves with its alias."""
+        lease = await self.acquire(model)
+        lease.release()
+        if lease.resident is None:
+            raise NotFound(f"{model} is the base, not an adapter")
+        if pin:
+            self._pins.add(model)
+        await self._remember()
+        return lease.resident
+
+    async def load_folder(self, name: str, folder: str) -> Resident:
+        """Serve the adapter of a folder as `name`, pinned. Raises InvalidAdapter."""
+        if name == self.base or name in self.catalogue.known:
+            raise InvalidAdapter(f"the name {name} is taken", hint="choose another lora_name")
+        key = await asyncio.to_thread(self.folders.add, name, folder)
+        try:
+            return await self.load(name, pin=True)
+        except RayloraError:
+            self._residents.pop(key, None)
+            self.folders.remove(name)
+            raise
+
+    async def unload(self, model: str) -> Resident:
+        """Let what `model` means leave once it answers nobody. Raises NotFound."""
+        key = await self.resolve(model)
+        resident = None if key is None else self._residents.get(key)
+        if resident is None:
+            raise NotFound(f"{model} is not loaded here")
+        self._pins = {pin for pin in self._pins if self._meaning(pin) != key}
+        if resident.state is AdapterState.FAILED:
+            del self._residents[resident.key]
+        elif resident.state.is_loaded:
+            await self._drain(resident)
+        self.folders.remove(model)
+        await self._remember()
+        return resident
+
+    def held(self, key: str) -> Resident | None:
+        """The version, if it was asked for."""
+        return self._residents.get(key)
+
+    async def retire(self, resident: Resident) -> None:
+        """Let a version leave unless a name still means it."""
+        if not self._is_wanted(resident):
+            await self._drain(resident)
+        await self._remember()
+
+    def _is_wanted(self, resident: Resident) -> bool:
+        """Whether a name that it was asked for by still means it, or a pinned one does."""
+        names = resident.asked_as | self._pins
+        return any(self._meaning(name) == resident.key for name in names)
+
+    def _meaning(self, model: str) -> str | None:
+        """As `resolve`, by what is known now."""
+        if model in self._residents:
+            return model
+        if key := self.folders.key(model):
+            return key
+        return model if is_run(model) else self.catalogue.meaning(parse(model))
+
+    async def _drain(self, resident: Resident) -> None:
+        resident.state = AdapterState.DRAINING
+        if resident.in_use == 0:
+            await self._leave(resident)
+
+    def _leave_if_draining(self, resident: Resident) -> None:
+        if resident.state is AdapterState.DRAINING:
+            task = asyncio.ensure_future(self._leave(resident))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    async def _leave(self, resident: Resident) -> None:
+        async with self._room:
+            # A request may have come for it in between.
+            if resident.state is AdapterState.DRAINING and resident.in_use == 0:
+                self._residents.pop(resident.key, None)
+                await self._slots.remove(resident.key)
+                log.info("%s has left", resident.key)
+
+    async def loaded(self, key: str) -> Resident:
         """The resident, once loaded; all who ask for it wait for one load."""
         resident = self._residents.get(key)
-        if resident is not None and resident.state is AdapterState.READY:
+        if resident is not None and resident.state.is_loaded:
             return resident
         if resident is not None and resident.failed_lately:
             assert resident.error is not None
@@ -181,11 +242,14 @@ class Residency:
         resident = self._residents.setdefault(key, Resident(key))
         resident.state, resident.error = AdapterState.LOADING, None
         started = time.monotonic()
+        folder = self.folders.path(key)
         try:
-            directory = await asyncio.to_thread(self._shelf.fetch, key)
+            directory = folder or await asyncio.to_thread(self._shelf.fetch, key)
             async with self._room:
                 await self._make_room()
-                resident.facts = await self._slots.add(key, directory)
+                resident.facts = await self._slots.add(
+                    key, directory, manifest_required=folder is None
+                )
                 resident.chat_template = _chat_template(directory)
                 resident.state = AdapterState.READY
         except NotFound:
@@ -198,22 +262,36 @@ class Residency:
             resident.touched = time.monotonic()
             del self._loads[key]
         log.info("%s loaded in %.2f s", key, time.monotonic() - started)
+        await self._remember()
         return resident
 
     async def _make_room(self) -> None:
         """Unload the version that was used longest ago and answers nobody, if the bank is full."""
-        ready = [r for r in self._residents.values() if r.state is AdapterState.READY]
-        if len(ready) < self._slots.capacity:
+        held = [r for r in self._residents.values() if r.state.is_loaded]
+        if len(held) < self._slots.capacity:
             return
-        idle = [resident for resident in ready if resident.in_use == 0]
+        pinned = self.pinned
+        idle = [r for r in held if r.in_use == 0 and r.key not in pinned]
         if not idle:
             raise InvalidAdapter(
-                f"all {len(ready)} adapter slots are answering requests",
+                f"all {len(held)} adapter slots are pinned or answering requests",
                 hint="try again when one is free",
             )
         oldest = min(idle, key=lambda resident: resident.touched)
         del self._residents[oldest.key]
         await self._slots.remove(oldest.key)
+
+    async def _remember(self) -> None:
+        """By the names that were asked for, so that aliases that move meanwhile are followed."""
+        asked = {
+            name
+            for resident in self._residents.values()
+            if resident.state is AdapterState.READY
+            for name in resident.asked_as
+            if self._meaning(name) == resident.key
+        }
+        state = Remembered(tuple(sorted(self._pins)), tuple(sorted(asked)), self.folders.keys)
+        await asyncio.to_thread(self._memory.write, state)
 
 
 def _chat_template(directory: Path) -> str | None:

@@ -1,11 +1,17 @@
 """Versions from the registry to this machine's disk, and from there into the bank."""
 
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+from raylora.errors import InvalidAdapter
+from raylora.lora import manifest
 from raylora.lora.bank import Bank
 from raylora.lora.integrity import AdapterFacts
 from raylora.serve.engine_thread import EngineThread
+from raylora.tracking.reference import RUN, is_run
 from raylora.tracking.registry import Registry
+from raylora.tracking.run_adapter import download_run_adapter, run_folder
 
 
 class RegistryShelf:
@@ -16,8 +22,25 @@ class RegistryShelf:
         self._folder = folder
 
     def fetch(self, reference: str) -> Path:
-        """Folder of a version, downloaded once."""
+        """Folder of a version or of a run's adapter, downloaded once."""
+        if is_run(reference):
+            return self._fetch_run(reference.removeprefix(RUN))
         return self._registry.download(self._registry.resolve(reference), self._folder)
+
+    def _fetch_run(self, run_id: str) -> Path:
+        """A run that goes on may hold half an adapter: only a whole one is kept."""
+        final = self._folder / run_folder(self._registry.uri, run_id)
+        if final.is_dir():
+            return final
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=final.parent, prefix=".fetch-") as folder:
+            fetched = download_run_adapter(self._registry.uri, run_id, Path(folder))
+            if fault := manifest.find_fault(fetched):
+                raise InvalidAdapter(f"run {run_id}: {fault}", hint="wait until the run has ended")
+            # A rename onto a filled folder fails: then another process was first.
+            with suppress(OSError):
+                fetched.rename(final)
+        return final
 
 
 class BankSlots:
@@ -28,10 +51,18 @@ class BankSlots:
         self._thread = thread
         self.capacity = capacity
 
-    async def add(self, key: str, directory: Path) -> AdapterFacts:
+    async def add(
+        self, key: str, directory: Path, *, manifest_required: bool = True
+    ) -> AdapterFacts:
         """Check and load."""
-        return await self._thread.call(lambda: self._bank.add(key, directory))
+        return await self._thread.call(
+            lambda: self._bank.add(key, directory, manifest_required=manifest_required)
+        )
 
     async def remove(self, key: str) -> None:
         """Unload."""
         await self._thread.call(lambda: self._bank.remove(key))
+
+    def tier(self, key: str) -> str:
+        """The bank has one."""
+        return "device"

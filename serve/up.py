@@ -17,6 +17,7 @@ from raylora.config.serve_spec import ServeSpec
 from raylora.errors import RayloraError, Unreachable
 from raylora.serve.application import build
 from raylora.tracking.location import tracking_uri
+from raylora.tracking.reference import is_run
 from raylora.tracking.registry import Registry
 
 ANSWER_S = 20.0
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
 def up(spec: ServeSpec) -> None:
     """Start Serve if need be, deploy the application and wait until it answers."""
-    for adapter in spec.adapters:
+    for adapter in filter(lambda adapter: not is_run(adapter), spec.adapters):
         version = Registry(tracking_uri(spec.tracking, spec.outputs)).resolve(adapter)
         emit(StageEvent("serve", f"{adapter} is {version}"))
     emit(StageEvent("serve", f"starting {spec.name} on {spec.host}:{spec.port}"))

@@ -20,6 +20,7 @@ from raylora.lora.integrity import AdapterFacts
 from raylora.serve.catalogue import Catalogue
 from raylora.serve.endpoint import Endpoint, fingerprint
 from raylora.serve.engine_thread import EngineThread
+from raylora.serve.folders import Folders
 from raylora.serve.residency import Residency
 from raylora.tracking.version import AdapterSummary
 
@@ -130,13 +131,21 @@ class MemorySlots:
     def __init__(self) -> None:
         self.capacity = 2
         self.keys: list[str] = []
+        self.broken: set[str] = set()
 
-    async def add(self, key: str, directory: Path) -> AdapterFacts:
+    async def add(
+        self, key: str, directory: Path, *, manifest_required: bool = True
+    ) -> AdapterFacts:
+        if key in self.broken:
+            raise InvalidAdapter(f"{key}: made for another base")
         self.keys.append(key)
         return facts(f"You are {key}.")
 
     async def remove(self, key: str) -> None:
         self.keys.remove(key)
+
+    def tier(self, key: str) -> str:
+        return "device"
 
 
 @pytest.fixture
@@ -153,8 +162,15 @@ def slots() -> MemorySlots:
 
 
 @pytest.fixture
-def residency(registry: MemoryRegistry, slots: MemorySlots) -> Residency:
-    return Residency(BASE, Catalogue(registry.list), registry, slots)
+def folders(tmp_path: Path) -> Folders:
+    root = tmp_path / "allowed"
+    root.mkdir()
+    return Folders(root, tmp_path / "copies")
+
+
+@pytest.fixture
+def residency(registry: MemoryRegistry, slots: MemorySlots, folders: Folders) -> Residency:
+    return Residency(BASE, Catalogue(registry.list, fresh_s=2), registry, slots, folders=folders)
 
 
 @pytest.fixture

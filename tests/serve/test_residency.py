@@ -8,7 +8,8 @@ import pytest
 from raylora.errors import InvalidAdapter, NotFound
 from raylora.serve import catalogue as catalogue_module
 from raylora.serve.catalogue import Catalogue
-from raylora.serve.residency import AdapterState, Residency
+from raylora.serve.residency import Residency
+from raylora.serve.resident import AdapterState
 
 
 def served(residency: Residency, *models: str) -> list[str]:
@@ -113,18 +114,10 @@ def test_a_bad_version_is_refused_and_not_tried_again_at_once(residency, registr
     assert [r.state for r in residency.residents] == [AdapterState.READY, AdapterState.FAILED]
 
 
-def test_preloading_goes_on_past_a_bad_version(residency, registry, slots):
+def test_starting_goes_on_past_a_bad_version(residency, registry, slots):
     registry.broken.add("home@2")
-    asyncio.run(residency.preload(()))
+    asyncio.run(residency.restore(()))
     assert slots.keys == ["sums@1"]
-
-
-def test_an_alias_that_moves_is_followed(residency, registry, monkeypatch):
-    assert served(residency, "home") == ["home@2"]
-    registry.put("home", 3, champion=3)
-    assert served(residency, "home") == ["home@2"]
-    monkeypatch.setattr(catalogue_module, "FRESH_S", 0.0)
-    assert served(residency, "home") == ["home@3"]
 
 
 def test_unknown_names_do_not_reach_the_registry_each_time(residency, registry):
@@ -135,15 +128,28 @@ def test_unknown_names_do_not_reach_the_registry_each_time(residency, registry):
     assert registry.fetched == []
 
 
-def test_only_the_names_of_the_spec_are_served(registry, slots):
-    catalogue = Catalogue(registry.list, frozenset({"sums"}))
-    residency = Residency("tiny", catalogue, registry, slots)
-    assert served(residency, "sums") == ["sums@1"]
+def test_only_the_names_of_the_spec_are_served(registry, slots, folders):
+    catalogue = Catalogue(registry.list, frozenset({"sums", "run:r-1"}), fresh_s=2)
+    residency = Residency("tiny", catalogue, registry, slots, folders=folders)
+    assert served(residency, "sums", "run:r-1") == ["sums@1", "run:r-1"]
+    for other in ("home", "run:r-2"):
+        with pytest.raises(NotFound):
+            served(residency, other)
+
+
+def test_the_adapter_of_a_run_is_served_by_the_runs_id(residency, registry):
+    assert served(residency, "run:20260101-000000-abcdef") == ["run:20260101-000000-abcdef"]
+    assert registry.fetched == ["run:20260101-000000-abcdef"]
+
+
+@pytest.mark.parametrize("model", ["../x", "run:../x", "run:", "home@../x", "a\0b", "home@2/../1"])
+def test_a_name_that_is_a_path_reaches_nothing(residency, registry, slots, model):
     with pytest.raises(NotFound):
-        served(residency, "home")
+        served(residency, model)
+    assert registry.fetched == slots.keys == []
 
 
-def test_a_slow_registry_delays_a_request_only_so_long(registry, slots, monkeypatch):
+def test_a_slow_registry_delays_a_request_only_so_long(registry, slots, folders, monkeypatch):
     def slow() -> list:
         import time
 
@@ -151,7 +157,8 @@ def test_a_slow_registry_delays_a_request_only_so_long(registry, slots, monkeypa
         return registry.list()
 
     monkeypatch.setattr(catalogue_module, "PATIENCE_S", 0.01)
-    residency = Residency("tiny", Catalogue(slow), registry, slots)
+    catalogue = Catalogue(slow, fresh_s=2)
+    residency = Residency("tiny", catalogue, registry, slots, folders=folders)
 
     async def ask() -> str:
         with pytest.raises(NotFound):

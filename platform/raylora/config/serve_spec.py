@@ -1,5 +1,7 @@
 """ServeSpec: one endpoint, its base model and the adapters it answers with."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from raylora.config.model_spec import ModelSpec
@@ -29,6 +31,11 @@ class ServeSpec(Spec):
     """References: name, name@7 or name@alias. Empty serves the champion of every name."""
     max_adapters: int = Field(default=64, ge=1)
     """Versions held in memory; the one that was used longest ago makes room for another."""
+    poll_interval_s: float = Field(default=2, gt=0)
+    """Every replica asks the registry this often which aliases have moved."""
+    adapters_root: Annotated[str, Field(pattern="^/")] | None = None
+    """Folder, as an absolute path where the replicas run, below which /v1/load_lora_adapter takes
+    adapters; null refuses that route."""
     host: NonEmpty = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     num_replicas: int = Field(default=1, ge=1)

@@ -1,4 +1,4 @@
-"""How a registered adapter is named: name, name@7 or name@alias."""
+"""How an adapter is named: name, name@7 or name@alias; one that is not registered run:ID."""
 
 import re
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from raylora.errors import InvalidConfig, Problem
 NAME = re.compile(ADAPTER_NAME)
 VERSION = re.compile(r"[1-9][0-9]*")
 LOOKS_LIKE_VERSION = re.compile(r"[vV]?[0-9]+")
+RUN = "run:"
 ALLOWED = "Use letters, digits, - and _, at most 64, starting with a letter or digit"
 RESERVED = "latest"
 """MLflow keeps this alias for itself."""
@@ -36,6 +37,15 @@ def parse(text: str) -> Reference:
     if VERSION.fullmatch(selector):
         return Reference(name, version=int(selector))
     return Reference(name, alias=parse_alias(selector, text))
+
+
+def is_run(text: str) -> bool:
+    """Whether the adapter of a run is meant, run:ID. Raises InvalidConfig for what is no id."""
+    if not text.startswith(RUN):
+        return False
+    if not NAME.fullmatch(text.removeprefix(RUN)):
+        raise _invalid(text, f"{text.removeprefix(RUN)!r} is no id of a run", ALLOWED)
+    return True
 
 
 def parse_name(name: str, text: str | None = None) -> str:
