@@ -18,7 +18,15 @@ from raylora.engine.runner import Adapters
 from raylora.errors import RayloraError
 from raylora.jobs import probe
 from raylora.jobs.answering import NoAdapters
-from raylora.jobs.assignment import ADAPTER, BASE, EVALUATION, PROBE, Assessment, Assignment
+from raylora.jobs.assignment import (
+    ADAPTER,
+    BASE,
+    EVALUATION,
+    HELD_OUT,
+    PROBE,
+    Assessment,
+    Assignment,
+)
 from raylora.jobs.data.chat_template import use_template
 from raylora.jobs.data.loading import held_out
 from raylora.jobs.data.partition import held_out_label
@@ -30,6 +38,7 @@ from raylora.lora.devices import pick
 from raylora.lora.integrity import verify
 from raylora.lora.merging import merge
 from raylora.lora.sources import LocalModel, fetch
+from raylora.tracking import row_scores
 
 PREDICTIONS = "predictions.jsonl"
 """Every held-out answer of both subjects."""
@@ -67,6 +76,7 @@ def _assess(assignment: Assignment) -> Iterator[Event | Assessment]:
         write_predictions(
             assignment.places.artifacts / EVALUATION / PREDICTIONS, evaluation.predictions
         )
+        row_scores.write(assignment.places.artifacts / row_scores.FILE, _by_row(evaluation))
         scores = evaluation.scores
     for subject, score in scores.items():
         yield EvaluationEvent(subject, score.rows, score.metrics)
@@ -135,6 +145,18 @@ def _evaluate(
         return found
     fresh = ask(load_for_generation(local, spec.model, pick()), NoAdapters(), {BASE: None})
     return Evaluation(fresh.scores | found.scores, fresh.predictions + found.predictions)
+
+
+def _by_row(evaluation: Evaluation) -> row_scores.RowScores:
+    """Of the adapter, by the names that the run gives its metrics."""
+    return row_scores.collect(
+        (
+            row_scores.row_key(prediction.prompt, prediction.reference),
+            {HELD_OUT[ADAPTER] + metric: score for metric, score in prediction.scores.items()},
+        )
+        for prediction in evaluation.predictions
+        if prediction.subject == ADAPTER
+    )
 
 
 def _logits(model: Any, input_ids: Tensor) -> Tensor:

@@ -18,6 +18,9 @@ BASE = "base"
 ADAPTER = "adapter"
 """The two subjects of an evaluation."""
 
+HELD_OUT = {ADAPTER: "heldout_", BASE: "heldout_base_"}
+"""Before the names of their scores among the run's metrics."""
+
 
 @dataclass(frozen=True)
 class Assignment:

@@ -45,9 +45,8 @@ def register(assignment: Assignment, run: Run, assessment: Assessment) -> Result
 
 def _held_out(assessment: Assessment) -> dict[str, float]:
     """heldout_exact_match of the adapter, heldout_base_exact_match of its base, and so on."""
-    prefixes = {ADAPTER: "heldout_", BASE: "heldout_base_"}
     return {
-        prefixes[subject] + metric: value
+        HELD_OUT[subject] + metric: value
         for subject, metrics in assessment.scores.items()
         for metric, value in metrics.items()
     }

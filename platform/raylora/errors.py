@@ -2,6 +2,8 @@
 
 RayloraError                1
 |- JobFailed                1   the job ran and failed; 5 or 6 where it found its input at fault
+|- PromotionRefused         1   a version does not pass its gate; the alias stays
+|- PromotionConflict        1   somebody else moved the alias at the same time
 |- Unreachable              3   cluster, tracking server or endpoint does not answer
 |- NotAuthorised            4   it answers and refuses the token or key
 |- InvalidConfig            5   one or more Problems in a spec or an override
@@ -54,6 +56,14 @@ class JobFailed(RayloraError):
     ) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
+
+
+class PromotionRefused(RayloraError):
+    """A version does not pass its gate, and the alias stays where it is."""
+
+
+class PromotionConflict(RayloraError):
+    """Somebody else moved the alias while this was being decided; nothing was changed."""
 
 
 class Unreachable(RayloraError):

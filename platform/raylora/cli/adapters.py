@@ -1,4 +1,4 @@
-"""`raylora adapters`: list, show, verify and promote registered adapters."""
+"""`raylora adapters`: registered adapters. Here: list, show and verify."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,13 +6,19 @@ from pathlib import Path
 import click
 from rich.console import Group
 
+from raylora.cli.adapters_alias import (
+    delete_command,
+    promote_command,
+    rollback_command,
+    tag_command,
+)
 from raylora.cli.child import run_program
 from raylora.cli.options import output_option, tracking_option
 from raylora.cli.output import emit, make_table, next_commands
 from raylora.cli.tracked import same_store, store_uri
 from raylora.config.places import cache
-from raylora.tracking.promotion import promote
-from raylora.tracking.registry import CHAMPION, Registry
+from raylora.tracking.promotion import history
+from raylora.tracking.registry import Registry
 from raylora.tracking.version import AdapterDetails
 
 VERIFY = "raylora.jobs.verify"
@@ -20,7 +26,11 @@ VERIFY = "raylora.jobs.verify"
 
 @click.group(name="adapters")
 def command() -> None:
-    """List, show, verify and promote registered adapters."""
+    """List, check, promote, import and export registered adapters."""
+
+
+for changing in (promote_command, rollback_command, tag_command, delete_command):
+    command.add_command(changing)
 
 
 @command.command(name="list")
@@ -67,22 +77,6 @@ def verify_command(ref: str, tracking_uri: str | None, outputs: str, output: str
         registry = Registry(store_uri(tracking_uri, outputs))
         directory = registry.download(registry.resolve(ref), cache() / "adapters")
     emit(run_program(VERIFY, [str(directory)], needed_for="checking an adapter"), output)
-
-
-@command.command(name="promote")
-@click.argument("ref")
-@click.option("--alias", default=CHAMPION, show_default=True, help="Alias to move.")
-@tracking_option
-@output_option
-def promote_command(
-    ref: str, alias: str, tracking_uri: str | None, outputs: str, output: str
-) -> None:
-    """Point an alias at a version. REF is NAME@7 or NAME@ALIAS."""
-    decision = promote(Registry(store_uri(tracking_uri, outputs)), ref, alias)
-    emit(decision, output)
-    if output == "table":
-        store = same_store(tracking_uri, outputs)
-        next_commands([f"raylora adapters show {decision.name}@{decision.alias}{store}"])
 
 
 def _aliases(aliases: Mapping[str, int]) -> str:

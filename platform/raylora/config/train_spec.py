@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raylora.config.compatibility import broken
 from raylora.config.data_spec import DataSpec
+from raylora.config.gate_spec import GateSpec
 from raylora.config.lora_spec import LoraSpec
 from raylora.config.model_spec import ModelSpec
 from raylora.config.spec import AdapterName, NonEmpty, Spec
@@ -48,6 +49,7 @@ class TrainSpec(Spec):
     workers: WorkersSpec = WorkersSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     tracking: TrackingSpec = TrackingSpec()
+    gate: GateSpec = GateSpec()
 
     @property
     def adapter_name(self) -> str:

@@ -1,14 +1,13 @@
 """The adapter registry: immutable versions in MLflow's model registry."""
 
-import hashlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raylora.errors import InvalidConfig, NotFound, Problem
+from raylora.errors import InvalidAdapter, InvalidConfig, NotFound, Problem
+from raylora.tracking import ledger, version_files
 from raylora.tracking.failures import raylora_errors
+from raylora.tracking.ledger import Ledger
 from raylora.tracking.location import shown
 from raylora.tracking.nearest import not_found
 from raylora.tracking.reference import Reference, parse, parse_name
@@ -24,14 +23,13 @@ from raylora.tracking.version import (
     same_files,
     version_of,
 )
+from raylora.tracking.version_files import ARTIFACT
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
 
 CHAMPION = "champion"
 """The alias that a name alone means, where it is set."""
-ARTIFACT = "adapter"
-"""Artifact folder of a run that its version is made of."""
 KIND_TAG = "raylora.kind"
 """On a registered model: its versions are adapters and raylora registered them."""
 PAGE = 100
@@ -54,7 +52,7 @@ class Registry:
         parse_name(name)
         digest = directory_digest(adapter_dir)
         with raylora_errors(self.uri):
-            self._make_name(name)
+            self._make_name(name, run.mlflow_run_id)
             earlier = self._registered_from(name, run.mlflow_run_id)
             if earlier is not None:
                 return same_files(earlier, digest)
@@ -86,39 +84,71 @@ class Registry:
     def show(self, ref: str) -> AdapterDetails:
         """The version that a reference means, its files, and the other versions."""
         version = self.resolve(ref)
-        with raylora_errors(self.uri):
-            files = dict(self._files(version.mlflow_run_id, ARTIFACT))
         return AdapterDetails(
-            version, self._numbers(version.name), self.aliases(version.name), files
+            version,
+            self.numbers(version.name),
+            self.aliases(version.name),
+            version_files.sizes(self._client, version.mlflow_run_id),
         )
 
     def download(self, version: Version, cache_dir: Path) -> Path:
         """A local copy of the version's files in cache_dir; safe when several processes race.
 
-        The folder is named after the store, the version and its run, so a store that was deleted
-        and made anew never finds an old copy. Raises InvalidAdapter where the files are not those
-        that were registered.
+        Raises InvalidAdapter where the files are not those that were registered.
         """
-        identity = f"{self.uri} {version} {version.mlflow_run_id} {version.created.isoformat()}"
-        key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-        final = cache_dir / version.name / f"{version.version}-{key}"
-        if final.is_dir():
-            return final
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=final.parent, prefix=".fetch-") as folder:
-            fetched = self._fetch(version, Path(folder))
-            same_files(version, directory_digest(fetched))
-            # A rename onto a filled folder fails: then another process was first.
-            with suppress(OSError):
-                fetched.rename(final)
-        return final
+        return version_files.download(self._client, version, cache_dir)
 
-    def set_alias(self, version: Version, alias: str, record: Mapping[str, str]) -> None:
-        """Point an alias at a version and tag it with the record; only promotion calls this."""
+    def fault(self, version: Version) -> str | None:
+        """What is wrong with the version's files in the store; None where they are unchanged."""
+        try:
+            version_files.check(self._client, version)
+        except (InvalidAdapter, NotFound, OSError) as error:
+            return str(error)
+        return None
+
+    def read(self, version: Version, file: str) -> str | None:
+        """A text among the artifacts of the version's run; None where there is none."""
+        return version_files.read(self._client, version, file)
+
+    def metrics(self, version: Version) -> Mapping[str, float]:
+        """Last values of the metrics of the version's run; none where that is gone."""
+        try:
+            with raylora_errors(self.uri):
+                return dict(self._client.get_run(version.mlflow_run_id).data.metrics)
+        except NotFound:
+            return {}
+
+    def ledger(self, name: str) -> Ledger:
+        """Where the decisions about a name's aliases are written."""
+        run_id = self._model(name).tags.get(ledger.TAG)
+        if run_id is None:
+            raise NotFound(
+                f"{name} in {shown(self.uri)} has no ledger of promotions",
+                hint="it was registered by an early raylora: export its versions and import them "
+                "under a new name",
+            )
+        return Ledger(self._client, run_id)
+
+    def point(self, name: str, alias: str, version: int | None) -> None:
+        """Let an alias point at a version, or at none; only promotion calls this."""
         with raylora_errors(self.uri):
-            self._client.set_registered_model_alias(version.name, alias, str(version.version))
-            for key, value in record.items():
-                self._client.set_model_version_tag(version.name, str(version.version), key, value)
+            if version is None:
+                self._client.delete_registered_model_alias(name, alias)
+            else:
+                self._client.set_registered_model_alias(name, alias, str(version))
+
+    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
+        """Set tags of a version, over earlier ones of the same key."""
+        with raylora_errors(self.uri):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(
+                    version.name, str(version.version), key, value
+                )
+
+    def delete(self, version: Version) -> None:
+        """Take a version out of the registry; its number is not given again, its run stays."""
+        with raylora_errors(self.uri):
+            self._client.delete_model_version(version.name, str(version.version))
 
     def list(self) -> Sequence[AdapterSummary]:
         """Every adapter's name with its newest version, sorted by name."""
@@ -133,16 +163,32 @@ class Registry:
             for model in sorted(models, key=lambda model: model.name)
         ]
 
-    def _make_name(self, name: str) -> None:
+    def numbers(self, name: str) -> "Sequence[int]":
+        """The versions that a name has, the oldest first."""
+        with raylora_errors(self.uri):
+            found = _pages(self._client.search_model_versions, f"name = '{name}'")
+            return sorted(int(version.version) for version in found)
+
+    def _make_name(self, name: str, mlflow_run_id: str) -> None:
+        """Have the registered model, made with its ledger in one step: names are unique."""
         from mlflow.exceptions import MlflowException
 
         try:
-            self._client.create_registered_model(name, tags={KIND_TAG: "adapter"})
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            if KIND_TAG not in self._client.get_registered_model(name).tags:
-                raise _taken(name, self.uri) from error
+            model = self._client.get_registered_model(name)
+        except MlflowException:
+            experiment_id = self._client.get_run(mlflow_run_id).info.experiment_id
+            opened = ledger.open_ledger(self._client, name, experiment_id)
+            try:
+                self._client.create_registered_model(
+                    name, tags={KIND_TAG: "adapter", ledger.TAG: opened}
+                )
+            except MlflowException as error:
+                self._client.delete_run(opened)
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+        else:
+            if KIND_TAG not in model.tags:
+                raise _taken(name, self.uri)
 
     def _registered_from(self, name: str, mlflow_run_id: str) -> Version | None:
         found = self._client.search_model_versions(
@@ -163,30 +209,8 @@ class Registry:
             with raylora_errors(self.uri):
                 return version_of(self._client.get_model_version(name, str(number)))
         except NotFound as error:
-            known = [f"{name}@{n}" for n in reversed(self._numbers(name))]
+            known = [f"{name}@{n}" for n in reversed(self.numbers(name))]
             raise not_found("version", f"{name}@{number}", known) from error
-
-    def _numbers(self, name: str) -> "Sequence[int]":
-        with raylora_errors(self.uri):
-            found = _pages(self._client.search_model_versions, f"name = '{name}'")
-            return sorted(int(version.version) for version in found)
-
-    def _files(self, mlflow_run_id: str, path: str) -> Iterator[tuple[str, int]]:
-        for item in self._client.list_artifacts(mlflow_run_id, path):
-            if item.is_dir:
-                yield from self._files(mlflow_run_id, item.path)
-            else:
-                yield item.path.removeprefix(f"{ARTIFACT}/"), int(item.file_size or 0)
-
-    def _fetch(self, version: Version, folder: Path) -> Path:
-        with raylora_errors(self.uri):
-            from mlflow.artifacts import download_artifacts
-
-            return Path(
-                download_artifacts(
-                    artifact_uri=version.source, dst_path=str(folder), tracking_uri=self.uri
-                )
-            )
 
 
 def _pointed_at(model: "RegisteredModel", wanted: Reference) -> int:
