@@ -4,8 +4,10 @@ import hashlib
 import os
 from dataclasses import dataclass
 
+from raylora.config.evaluate_spec import EvaluateSpec
 from raylora.config.model_spec import ModelSource
 from raylora.config.places import RunPlaces
+from raylora.config.spec import Spec
 from raylora.config.train_spec import TrainSpec
 
 PROBE = "probe.safetensors"
@@ -53,12 +55,12 @@ class Assessment:
     """By subject and metric; empty where the spec names no held-out rows."""
 
 
-def spec_sha256(spec: TrainSpec) -> str:
+def spec_sha256(spec: Spec) -> str:
     """Identify a resolved spec, whatever its file looked like."""
     return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
 
 
-def enter(spec: TrainSpec) -> None:
+def enter(spec: TrainSpec | EvaluateSpec) -> None:
     """Set up the environment of a process that is about to import torch and transformers."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

@@ -1,9 +1,8 @@
 """Generated answers on held-out rows, scored: the base and its adapters in one mixed run."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -72,27 +71,53 @@ def evaluate(
     chosen = metrics.choose(spec.metrics)
     items = rows.items[: spec.max_rows]
     prompts = [row.conversation(system_prompt)[:-1] for row in items]
-    prompt_ids = [
-        tuple(chat_prompt(tokenizer, prompt, row.tools))
-        for row, prompt in zip(items, prompts, strict=True)
-    ]
-    for row, ids in zip(items, prompt_ids, strict=True):
+    asked: list[tuple[Row, list[Message], Question]] = []
+    for row, prompt in zip(items, prompts, strict=True):
+        ids = tuple(chat_prompt(tokenizer, prompt, row.tools))
         _check_room(len(ids), engine.max_length, rows.file, row.line)
-    asked = list(product(range(len(items)), subjects))
-    sampling = Sampling(max_new_tokens=spec.max_new_tokens)
-    completions = generate(
-        engine,
-        [
-            Request(f"{subject}/{items[i].line}", prompt_ids[i], subjects[subject], sampling)
-            for i, subject in asked
-        ],
-    )
+        asked += [
+            (row, prompt, Question(ids, name, key, row.line)) for name, key in subjects.items()
+        ]
+    completions = answer(engine, [question for *_, question in asked], spec.max_new_tokens)
     predictions = [
-        _judge(subject, items[i], prompts[i], completion, chosen)
-        for (i, subject), completion in zip(asked, completions, strict=True)
+        _judge(question.subject, row, prompt, completion, chosen)
+        for (row, prompt, question), completion in zip(asked, completions, strict=True)
     ]
     scores = {subject: _mean(subject, predictions, chosen) for subject in subjects}
     return Evaluation(scores, predictions)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A row's prompt, and who is asked."""
+
+    prompt_ids: tuple[int, ...]
+    subject: str
+    key: str | None
+    """Of the subject's adapter in the bank; None for the base."""
+    line: int
+
+
+def answer(engine: Engine, asked: Sequence[Question], max_new_tokens: int) -> list[Completion]:
+    """Let the engine answer, greedily and all of them together, in their order.
+
+    Raises JobFailed where it breaks.
+    """
+    sampling = Sampling(max_new_tokens=max_new_tokens)
+    completions = generate(
+        engine,
+        [
+            Request(f"{i}/{question.subject}", question.prompt_ids, question.key, sampling)
+            for i, question in enumerate(asked)
+        ],
+    )
+    for question, completion in zip(asked, completions, strict=True):
+        if not completion.finish_reason.is_answer:
+            raise JobFailed(
+                f"{question.subject} gave no answer to row {question.line}: {completion.error}",
+                hint="look at the worker's log for the step that failed",
+            )
+    return completions
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -119,11 +144,6 @@ def _judge(
     completion: Completion,
     chosen: Mapping[str, metrics.Metric],
 ) -> Prediction:
-    if not completion.finish_reason.is_answer:
-        raise JobFailed(
-            f"{subject} gave no answer to row {row.line}: {completion.error}",
-            hint="look at the worker's log for the step that failed",
-        )
     reference = row.messages[-1]["content"]
     return Prediction(
         subject=subject,

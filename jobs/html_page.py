@@ -1,4 +1,4 @@
-"""One self-contained HTML page: text, tables and plots; styles, scripts and plotly.js are in it."""
+"""One self-contained HTML page: text, tables and plots, with all that they need in it."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

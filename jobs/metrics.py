@@ -1,7 +1,10 @@
 """Scores of one generated answer against its reference, each between 0 and 1."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, NoReturn, TypeAlias
 
 from raylora.errors import InvalidConfig, Problem
@@ -39,10 +42,46 @@ def json_fields(answer: str, reference: str) -> float:
     return right / len(wanted)
 
 
+def token_f1(answer: str, reference: str) -> float:
+    """Harmonic mean of precision and recall over words, as SQuAD's, in any language.
+
+    Words are compared in lower case and without punctuation; articles count. Two answers without
+    a word are the same.
+    """
+    found, wanted = Counter(words(answer)), Counter(words(reference))
+    if not found or not wanted:
+        return float(found == wanted)
+    shared = (found & wanted).total()
+    return 2 * shared / (found.total() + wanted.total())
+
+
+def rouge_l(answer: str, reference: str) -> float:
+    """F1 of the longest common subsequence of words, by rouge-score.
+
+    Its own words are ASCII only, so that an answer in Greek would score 0; ours are not.
+    """
+    if not words(answer) and not words(reference):
+        return 1.0
+    return float(_rouge().score(reference, answer)["rougeL"].fmeasure)
+
+
+def regex_match(pattern: str) -> Metric:
+    """1 where the pattern is found anywhere in the answer."""
+    compiled = re.compile(pattern)
+    return lambda answer, reference: float(compiled.search(answer) is not None)
+
+
+def words(text: str) -> list[str]:
+    """Letters, digits and underscores that stand together, in lower case."""
+    return re.findall(r"\w+", text.lower())
+
+
 METRICS: Final[Mapping[str, Metric]] = {
     "exact_match": exact_match,
     "json_valid": json_valid,
     "json_fields": json_fields,
+    "token_f1": token_f1,
+    "rouge_l": rouge_l,
 }
 
 
@@ -57,6 +96,21 @@ def choose(names: Sequence[str]) -> dict[str, Metric]:
     if problems:
         raise InvalidConfig(problems)
     return {name: METRICS[name] for name in names}
+
+
+class _Words:
+    """The tokenizer that rouge-score asks for."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
+@cache
+def _rouge() -> Any:
+    # rouge-score imports nltk for a stemmer that is not used here: seconds, so only when asked.
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], tokenizer=_Words())
 
 
 _NO_JSON: Final = object()

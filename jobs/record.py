@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 import raylora
+from raylora.config.evaluate_spec import EvaluateSpec
+from raylora.config.spec import Spec
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import RayloraError
 from raylora.jobs.assignment import spec_sha256
@@ -36,19 +38,25 @@ def open_record(
         run_id,
         spec.name,
         params=spec.model_dump(mode="json", include=set(PARAMETERS)),
-        tags=_tags(spec) | dict(tags or {}),
+        tags=origin_tags(spec) | dict(tags or {}),
     )
 
 
 @contextmanager
 def recorded(spec: TrainSpec, run_id: str, uri: str, data: Sequence[Surveyed]) -> Iterator[Run]:
     """Within: the run is RUNNING, and then FINISHED, FAILED or KILLED."""
-    run = open_record(spec, run_id, uri)
-    status = RunStatus.FAILED
-    try:
-        run.log_dict(_without_passwords(spec), SPEC)
+    with ending(open_record(spec, run_id, uri)) as run:
+        run.log_dict(without_passwords(spec), SPEC)
         for part in data:
             run.log_dataset(part.name, part.source, part.digest, part.rows, part.context)
+        yield run
+
+
+@contextmanager
+def ending(run: Run) -> Iterator[Run]:
+    """At the end the run is FINISHED, FAILED or KILLED."""
+    status = RunStatus.FAILED
+    try:
         yield run
         status = RunStatus.FINISHED
     except KeyboardInterrupt:
@@ -58,7 +66,8 @@ def recorded(spec: TrainSpec, run_id: str, uri: str, data: Sequence[Surveyed]) -
         _finish(run, status)
 
 
-def _without_passwords(spec: TrainSpec) -> dict[str, Any]:
+def without_passwords(spec: Spec) -> dict[str, Any]:
+    """A spec as plain values, without what stands before the @ of a URL."""
     return yaml.safe_load(shown(yaml.safe_dump(spec.model_dump(mode="json"))))
 
 
@@ -70,8 +79,8 @@ def _finish(run: Run, status: RunStatus) -> None:
         sys.stderr.write(f"the MLflow run is incomplete: {error.message}\n")
 
 
-def _tags(spec: TrainSpec) -> dict[str, str]:
-    """Where the run comes from."""
+def origin_tags(spec: TrainSpec | EvaluateSpec) -> dict[str, str]:
+    """Where a run comes from."""
     import ray
 
     tags = {

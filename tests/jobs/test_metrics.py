@@ -1,7 +1,15 @@
 import pytest
 
 from raylora.errors import ExitCode, InvalidConfig
-from raylora.jobs.metrics import choose, exact_match, json_fields, json_valid
+from raylora.jobs.metrics import (
+    choose,
+    exact_match,
+    json_fields,
+    json_valid,
+    regex_match,
+    rouge_l,
+    token_f1,
+)
 
 REFERENCE = '{"action":"set","room":null,"value":40,"time":"07:30"}'
 
@@ -87,3 +95,37 @@ def test_metrics_are_chosen_by_name():
     assert "'bleu'" in caught.value.message
     assert "json_fields" in caught.value.message
     assert caught.value.exit_code is ExitCode.INVALID
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "score"),
+    [
+        ("The cat sat.", "the cat", 0.8),
+        ("cat the", "the cat", 1),
+        ("a a b", "a b b", 2 / 3),
+        ("\u0393\u03b5\u03b9\u03ac \u03c3\u03bf\u03c5", "\u03b3\u03b5\u03b9\u03ac", 2 / 3),
+        ("", "x", 0),
+        ("!", "?", 1),
+    ],
+)
+def test_token_f1_counts_shared_words(answer, reference, score):
+    assert token_f1(answer, reference) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "score"),
+    [
+        ("the cat sat", "the cat is sat", 6 / 7),
+        ("sat cat the", "the cat sat", 1 / 3),
+        ("\u03b3\u03b5\u03b9\u03ac", "\u0393\u03b5\u03b9\u03ac!", 1),
+        ("", "x", 0),
+        ("...", "", 1),
+    ],
+)
+def test_rouge_l_follows_the_order_of_words(answer, reference, score):
+    assert rouge_l(answer, reference) == pytest.approx(score)
+
+
+def test_a_pattern_may_be_anywhere():
+    assert regex_match(r"\d{2}:\d{2}")("at 07:30 sharp", "") == 1
+    assert regex_match(r"^\d{2}")("at 07:30", "") == 0

@@ -124,6 +124,7 @@ def _shipped() -> list[tuple[str, list[str], str]]:
         (Kind.TRAIN, presets(Kind.TRAIN), "raylora submit {name}"),
         (Kind.SWEEP, presets(Kind.SWEEP), "raylora sweep {name}"),
         (Kind.SERVE, presets(Kind.SERVE), "raylora serve up {name}"),
+        (Kind.EVALUATE, presets(Kind.EVALUATE), "raylora evaluate {name}"),
         *(
             (group, options(group), "+" * (group == "experiment") + "{folder}={name}")
             for group in GROUPS

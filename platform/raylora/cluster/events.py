@@ -81,11 +81,48 @@ class RestartEvent:
 
 @dataclass(frozen=True)
 class EvaluationEvent:
-    """Held-out scores of one subject: the base or an adapter."""
+    """Scores of one subject, the base or an adapter; NaN where a metric is missing."""
 
     subject: str
     rows: int
     metrics: dict[str, float]
+    dataset: str = ""
+    """Empty for the held-out rows of a training."""
+    unasked: int = 0
+    """Rows that the model could not be asked."""
+    intervals: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    """95 % of each metric that is not missing: from, to."""
+
+
+@dataclass(frozen=True)
+class ComparisonEvent:
+    """Two subjects on the same rows of a data set."""
+
+    dataset: str
+    metric: str
+    subject: str
+    against: str
+    rows: int
+    difference: float
+    low: float
+    high: float
+    """95 % interval of the difference of means, subject - against."""
+    wins: int
+    losses: int
+    ties: int
+    regressions: int | None
+    verdict: str
+    forgetting: bool | None
+    """Whether the base knew better; None where this is no check of that."""
+
+
+@dataclass(frozen=True)
+class ReportEvent:
+    """An evaluation is written: its run, and the folder with its files."""
+
+    run_id: str
+    mlflow_run_id: str
+    folder: str
 
 
 @dataclass(frozen=True)
@@ -106,6 +143,8 @@ Event = (
     | NoticeEvent
     | RestartEvent
     | EvaluationEvent
+    | ComparisonEvent
+    | ReportEvent
     | ResultEvent
 )
 
@@ -119,6 +158,8 @@ _KINDS: dict[str, type[Event]] = {
     "notice": NoticeEvent,
     "restart": RestartEvent,
     "evaluation": EvaluationEvent,
+    "comparison": ComparisonEvent,
+    "report": ReportEvent,
     "result": ResultEvent,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}

@@ -12,6 +12,7 @@ import yaml
 
 from raylora.config import sweep_rules
 from raylora.config.document import read_document
+from raylora.config.evaluate_spec import EvaluateSpec
 from raylora.config.judge import judge
 from raylora.config.layers import stack
 from raylora.config.origin import Origin
@@ -69,9 +70,19 @@ def load_sweep(config: str, overrides: Sequence[str] = ()) -> Resolved[SweepSpec
     return resolved
 
 
+def load_evaluate(config: str, overrides: Sequence[str] = ()) -> Resolved[EvaluateSpec]:
+    """Compose an EvaluateSpec, as load_train does; presets are in configs/evaluate."""
+    return _load(config, overrides, Kind.EVALUATE, EvaluateSpec)
+
+
 def load(kind: Kind, config: str, overrides: Sequence[str] = ()) -> Resolved[Any]:
     """Compose whichever spec the kind stands for."""
-    loaders = {Kind.TRAIN: load_train, Kind.SWEEP: load_sweep, Kind.SERVE: load_serve}
+    loaders = {
+        Kind.TRAIN: load_train,
+        Kind.SWEEP: load_sweep,
+        Kind.SERVE: load_serve,
+        Kind.EVALUATE: load_evaluate,
+    }
     return loaders[kind](config, overrides)
 
 

@@ -1,4 +1,4 @@
-"""What ships in configs/: presets to start from (train/, serve/) and groups to choose from."""
+"""What ships in configs/: presets to start from (train/, serve/), and groups to choose from."""
 
 import difflib
 import re
@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import raylora.configs
+from raylora.config.evaluate_spec import EvaluateSpec
 from raylora.config.serve_spec import ServeSpec
 from raylora.config.spec import Spec
 from raylora.config.sweep_spec import SweepSpec
@@ -16,7 +17,6 @@ from raylora.errors import NotFound
 
 GROUPS = ("model", "data", "lora", "training", "profile", "experiment")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
-_SWEEP = re.compile(r"^sweep\s*:", re.MULTILINE)
 
 
 class Kind(StrEnum):
@@ -25,6 +25,7 @@ class Kind(StrEnum):
     TRAIN = "train"
     SWEEP = "sweep"
     SERVE = "serve"
+    EVALUATE = "evaluate"
 
     @property
     def spec_type(self) -> type[Spec]:
@@ -36,7 +37,13 @@ _SPECS: Mapping[Kind, type[Spec]] = {
     Kind.TRAIN: TrainSpec,
     Kind.SWEEP: SweepSpec,
     Kind.SERVE: ServeSpec,
+    Kind.EVALUATE: EvaluateSpec,
 }
+_TELLING = {
+    Kind.SWEEP: re.compile(r"^sweep\s*:", re.MULTILINE),
+    Kind.EVALUATE: re.compile(r"^subjects\s*:", re.MULTILINE),
+}
+"""Sections that a file of no other kind has."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +98,15 @@ def locate(config: str, kind: Kind) -> Located:
 
 
 def kind_of(config: str) -> Kind:
-    """The kind that the folder in front of a name or path tells, or a file's section `sweep`.
+    """The kind that the folder in front of a name or path tells, or a section that only it has.
 
     Train without either.
     """
     path = Path(config)
     if path.parent.name in tuple(Kind):
         return Kind(path.parent.name)
-    is_sweep = path.is_file() and _SWEEP.search(path.read_text("utf-8", errors="replace"))
-    return Kind.SWEEP if is_sweep else Kind.TRAIN
+    text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+    return next((kind for kind, section in _TELLING.items() if section.search(text)), Kind.TRAIN)
 
 
 def _names(folder: str) -> list[str]:

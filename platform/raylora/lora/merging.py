@@ -12,7 +12,11 @@ from raylora.lora.integrity import AdapterFacts
 
 
 def merge(
-    base: PreTrainedModel, directory: Path, *, base_revision: str | None = None
+    base: PreTrainedModel,
+    directory: Path,
+    *,
+    base_revision: str | None = None,
+    manifest_required: bool = True,
 ) -> tuple[PreTrainedModel, AdapterFacts]:
     """Check an adapter and add it to the base's own weights, in place; give the base back.
 
@@ -20,7 +24,11 @@ def merge(
     sum would lose what was learnt. Raises InvalidAdapter, and the base is as it was.
     """
     facts = integrity.verify(
-        directory, base_config=base.config, base_revision=base_revision, alone=True
+        directory,
+        base_config=base.config,
+        base_revision=base_revision,
+        manifest_required=manifest_required,
+        alone=True,
     )
     adapted: Any = PeftModel.from_pretrained(
         unpacked(base), directory, autocast_adapter_dtype=False
