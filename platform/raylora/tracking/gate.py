@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from raylora.config.gate_spec import GateSpec
-from raylora.tracking.intervals import paired_interval
+from raylora.tracking.bootstrap import bootstrap
 from raylora.tracking.row_scores import RowScores, differences, metrics_of
 
 
@@ -81,7 +81,7 @@ def _regressions(gate: GateSpec, candidate: Evidence, incumbent: Evidence) -> It
             outcome = Outcome.NOT_COMPARED if asked is None else Outcome.MISSING
             yield Check(name, outcome, None, reason)
             continue
-        interval = paired_interval(found, gate.confidence)
+        interval = bootstrap(found, confidence=gate.confidence)
         worse = interval.high < 0
         detail = (
             f"difference {interval.low:+.4f} to {interval.high:+.4f} "
