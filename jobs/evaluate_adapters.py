@@ -71,7 +71,7 @@ def evaluate(spec: EvaluateSpec, run_id: str) -> Report:
         results = _ask(spec, subjects, datasets)
         found = report(spec, run_id, subjects, datasets, results)
         folder = places.artifacts / EVALUATION
-        _write(folder, found, [result for rows in results.values() for result in rows])
+        _write(folder, found, results)
         run.log_metrics(_metrics(found))
         run.log_artifacts(folder, EVALUATION)
         _tell(found)
@@ -116,8 +116,9 @@ def _ask(
     }
 
 
-def _write(folder: Path, found: Report, results: Sequence[RowResult]) -> None:
-    predictions.write(folder / PREDICTIONS, results)
+def _write(folder: Path, found: Report, results: Mapping[str, Sequence[RowResult]]) -> None:
+    for dataset, rows in results.items():
+        predictions.write(folder / PREDICTIONS / f"{dataset}.parquet", rows)
     told = json.dumps(found.as_json(), indent=2, ensure_ascii=False)
     (folder / REPORT).write_text(told + "\n", encoding="utf-8")
     (folder / PAGE).write_text(page(found), encoding="utf-8")

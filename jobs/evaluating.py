@@ -53,21 +53,25 @@ def ask_on_cluster(
     from ray.util import ActorPool
 
     workers = spec.workers
-    actor = ray.remote(
+    remote: Any = ray.remote(
         num_cpus=workers.cpus_per_worker,
         num_gpus=workers.gpus_per_worker,
         max_restarts=RESTARTS,
         max_task_retries=RESTARTS,
     )(Worker)
-    actors = [actor.remote(spec, subjects) for _ in range(min(workers.num_workers, len(wanted)))]
+    actors = [remote.remote(spec, subjects) for _ in range(min(workers.num_workers, len(wanted)))]
     pool: Any = ActorPool(actors)
-    done: Any = pool.map_unordered(lambda worker, shard: worker.ask.remote(shard), list(wanted))
+    done: Any = pool.map_unordered(_send, list(wanted))
     for answered in done:
         if isinstance(answered, RayloraError):
             raise answered
         yield answered
-    for worker in actors:
-        ray.kill(worker)
+    for actor in actors:
+        ray.kill(actor)
+
+
+def _send(actor: Any, shard: Shard) -> Any:
+    return actor.ask.remote(shard)
 
 
 class Worker:

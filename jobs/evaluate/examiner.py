@@ -41,8 +41,7 @@ class Examiner:
             if directory is None:
                 shared[subject.label] = None
             elif self._must_be_alone(base.config, subject):
-                given = {"manifest_required": subject.is_registered}
-                merged = merge(self._load(), directory, **given)[0]
+                merged, _ = merge(self._load(), directory, manifest_required=subject.is_registered)
                 alone.append(self._panel(merged, NoAdapters(), {subject.label: None}))
             else:
                 bank.add(subject.label, directory, manifest_required=subject.is_registered)

@@ -10,7 +10,7 @@ from raylora.config.metric import Metric, is_own, needs_answer
 from raylora.engine.generator import Engine
 from raylora.engine.runner import Adapters
 from raylora.errors import InvalidData
-from raylora.jobs.data.conversation import Conversation
+from raylora.jobs.data.conversation import Conversation, PlainText
 from raylora.jobs.data.records import BadLine, Fault
 from raylora.jobs.evaluate.asked_rows import AskedRow, Read
 from raylora.jobs.evaluate.likelihood import Given, losses
@@ -146,14 +146,14 @@ def _word(
 def _blank(row: Read, why: object, subject: Subject, dataset: AskedSpec) -> RowResult:
     """A row before it is asked, or with the reason why it cannot be."""
     found = RowResult(dataset.label, row.place.file, row.place.line, subject.label)
-    if isinstance(row, AskedRow) and isinstance(row.content, Conversation):
-        found = replace(
-            found,
-            prompt=prompt_of(row.content, dataset.system_prompt),
-            reference=row.content.messages[-1]["content"],
-        )
-    elif isinstance(row, AskedRow):
-        found = replace(found, reference=row.content.text)
+    match row:
+        case AskedRow(content=Conversation() as content):
+            prompt = prompt_of(content, dataset.system_prompt)
+            found = replace(found, prompt=prompt, reference=content.messages[-1]["content"])
+        case AskedRow(content=PlainText(text)):
+            found = replace(found, reference=text)
+        case Fault():
+            pass
     return replace(found, unasked=str(why)) if isinstance(why, BadLine) else found
 
 

@@ -21,7 +21,9 @@ from raylora.config.train_spec import TrainSpec
 from raylora.errors import NotFound
 
 FILES = sorted(shipped_root().rglob("*.yaml"))
-COMMAND = re.compile(r"^#\s+raylora (submit|sweep|serve up|config show|plan) (\S+)((?: \S+)*)")
+COMMAND = re.compile(
+    r"^#\s+raylora (submit|sweep|serve up|evaluate|baseline|config show|plan) (\S+)((?: \S+)*)"
+)
 
 
 def commands() -> list[tuple[str, str, list[str]]]:
@@ -30,7 +32,8 @@ def commands() -> list[tuple[str, str, list[str]]]:
         for line in path.read_text(encoding="utf-8").splitlines():
             if match := COMMAND.match(line):
                 words = shlex.split(match[3].partition("  ")[0])
-                overrides = words[: words.index("--address")] if "--address" in words else words
+                options = [place for place, word in enumerate(words) if word.startswith("--")]
+                overrides = words[: options[0]] if options else words
                 found.append((f"{match[1]} {match[2]}", match[2], overrides))
     return found
 
@@ -65,7 +68,8 @@ def test_every_command_in_a_header_composes() -> None:
     for program, config, overrides in commands():
         if config == "my.yaml":
             continue
-        kinds = {"serve": Kind.SERVE, "sweep": Kind.SWEEP}
+        asking = dict.fromkeys(("evaluate", "baseline"), Kind.EVALUATE)
+        kinds = {"serve": Kind.SERVE, "sweep": Kind.SWEEP, **asking}
         kind = kinds.get(program.split()[0], Kind.TRAIN)
         assert load(kind, config, overrides), (program, overrides)
 

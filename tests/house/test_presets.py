@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from raylora.config.compose import load_serve, load_sweep, load_train
+from raylora.config.compose import load_evaluate, load_serve, load_sweep, load_train
+from raylora.config.evaluate_spec import EvaluateSpec
 from raylora.config.serve_spec import ServeSpec
 from raylora.config.sweep_spec import SweepSpec
 from raylora.config.train_spec import TrainSpec
@@ -32,6 +33,8 @@ def test_composes(file: Path) -> None:
     group, name = file.parts[0], file.with_suffix("").as_posix()
     if group == "serve":
         assert isinstance(load_serve(file.stem).spec, ServeSpec)
+    elif group == "evaluate":
+        assert isinstance(load_evaluate(file.stem).spec, EvaluateSpec)
     elif group == "sweep":
         assert isinstance(load_sweep(file.stem).spec, SweepSpec)
     elif group == "train":

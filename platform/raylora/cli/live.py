@@ -1,6 +1,7 @@
 """Follow a job: a display for people, plain lines for files, JSON lines for programs."""
 
 import json
+import math
 import sys
 import time
 from collections import deque
@@ -16,12 +17,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from raylora.cli.output import chatter_console, note
+from raylora.cli.output import MISSING, chatter_console, note
 from raylora.cluster import events
 from raylora.cluster.events import (
+    ComparisonEvent,
     EvaluationEvent,
     Event,
     NoticeEvent,
+    ReportEvent,
     RestartEvent,
     ResultEvent,
     StageEvent,
@@ -30,6 +33,7 @@ from raylora.cluster.events import (
 )
 from raylora.cluster.job_info import JobInfo
 from raylora.cluster.jobs import JobClient
+from raylora.config.metric import lower_is_better
 
 TAIL_LINES = 20
 """Lines of the log that are shown where a job fails."""
@@ -46,6 +50,8 @@ class Progress:
     validation: ValidationEvent | None = None
     """The latest."""
     evaluations: list[EvaluationEvent] = field(default_factory=list[EvaluationEvent])
+    comparisons: list[ComparisonEvent] = field(default_factory=list[ComparisonEvent])
+    report: ReportEvent | None = None
     result: ResultEvent | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict[str, float])
     """Finished stages in their order."""
@@ -68,6 +74,10 @@ class Progress:
                 self.restarts = attempt
             case EvaluationEvent():
                 self.evaluations.append(event)
+            case ComparisonEvent():
+                self.comparisons.append(event)
+            case ReportEvent():
+                self.report = event
             case ResultEvent():
                 self.result = event
 
@@ -118,8 +128,16 @@ def plain(event: Event) -> str:
             return text
         case RestartEvent(attempt, resumed_step):
             return f"workers restarted (restart {attempt}), going on after step {resumed_step}"
-        case EvaluationEvent(subject, rows, metrics):
-            return f"{subject} on {rows} rows: {_scores(metrics).strip()}"
+        case EvaluationEvent(subject, rows, metrics, dataset):
+            where = f" of {dataset}" if dataset else ""
+            return f"{subject} on {rows} rows{where}: {_scores(metrics).strip()}"
+        case ComparisonEvent():
+            return (
+                f"{event.subject} against {event.against} on {event.dataset}: {event.metric} "
+                f"{event.difference:+.4g} ({event.low:+.4g} to {event.high:+.4g}), {event.verdict}"
+            )
+        case ReportEvent():
+            return f"written to {event.folder}"
         case ResultEvent():
             return f"{event.adapter or 'no adapter registered'}  {event.adapter_dir}"
 
@@ -240,7 +258,14 @@ def _memory(step: StepEvent) -> str:
 
 
 def _scores(metrics: Mapping[str, float]) -> str:
-    return "".join(f"  {name} {value:.1%}" for name, value in metrics.items())
+    return "".join(f"  {name} {scored(name, value)}" for name, value in metrics.items())
+
+
+def scored(metric: str, value: float) -> str:
+    """A score as people read it: a share in percent, a loss as it is, NaN as missing."""
+    if math.isnan(value):
+        return MISSING
+    return f"{value:.4g}" if lower_is_better(metric) else f"{value:.1%}"
 
 
 def _clock(seconds: float) -> str:

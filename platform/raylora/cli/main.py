@@ -33,6 +33,13 @@ COMMANDS: dict[str, Entry] = {
     "sweep": Entry("raylora.cli.sweep:command", "Search settings: many trials on one base."),
     "sweeps": Entry("raylora.cli.sweeps:command", "List, stop, resume and report sweeps."),
     "trials": Entry("raylora.cli.trials:command", "List, stop and clone trials of a sweep."),
+    "evaluate": Entry(
+        "raylora.cli.evaluate:command", "Score the base and adapters, and compare them row by row."
+    ),
+    "baseline": Entry("raylora.cli.evaluate:baseline", "Score the base alone."),
+    "score": Entry(
+        "raylora.cli.score:command", "Score answers to a file, and write them beside it."
+    ),
     "plan": Entry("raylora.cli.plan:command", "Show what submit would start, and start nothing."),
     "jobs": Entry("raylora.cli.jobs:command", "List, follow and stop jobs."),
     "runs": Entry("raylora.cli.runs:command", "List, show and compare tracked runs."),

@@ -11,6 +11,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+MISSING = "missing"
+"""In place of a figure that is not there, which is never zero."""
 PIPE_WIDTH = 1000
 """Columns for a table that goes to a file or pipe: wide enough that no cell is wrapped or cut."""
 

@@ -8,14 +8,13 @@ from rich.console import Group
 from rich.table import Table
 
 from raylora.cli.options import output_option, tracking_option
-from raylora.cli.output import emit, make_table, next_commands
+from raylora.cli.output import MISSING, emit, make_table, next_commands
 from raylora.cli.tracked import same_store, store_uri
 from raylora.tracking.run_facts import Comparison, RunDetails, RunSummary
 from raylora.tracking.runs import compare_runs, get_run, list_runs
 
 KEY_METRICS = ("loss", "heldout_base_exact_match", "heldout_exact_match")
 """Metrics that a list of runs shows; --output json has them all."""
-MISSING = "missing"
 
 
 @click.group(name="runs")

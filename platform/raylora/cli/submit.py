@@ -77,7 +77,7 @@ def command(
     finish(live.follow(client, submitted.job_id, output), submitted, output)
 
 
-def announce(submitted: Submitted, cluster: Cluster) -> None:
+def announce(submitted: Submitted[Any], cluster: Cluster) -> None:
     """Say what was submitted where."""
     note(f"job {submitted.job_id} on {cluster.dashboard_url}")
     for file in submitted.bundle.files:
@@ -96,7 +96,7 @@ def require_success(outcome: Outcome) -> None:
         )
 
 
-def finish(outcome: Outcome, submitted: Submitted, output: str) -> None:
+def finish(outcome: Outcome, submitted: Submitted[TrainSpec], output: str) -> None:
     """Print the result of a followed job and what to do next; JobFailed where it failed."""
     require_success(outcome)
     job, progress = outcome.job, outcome.progress

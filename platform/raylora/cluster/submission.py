@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import iglob
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from raylora.cluster import capacity, job_record
 from raylora.cluster.bundle import SPEC_NAME, Bundle, build, is_glob
@@ -16,6 +16,7 @@ from raylora.cluster.job_record import JobRecord
 from raylora.cluster.jobs import RUN_ID, JobClient
 from raylora.config.compose import read_resolved, resolved_yaml
 from raylora.config.data_spec import BUNDLED, DataSpec
+from raylora.config.evaluate_spec import EvaluateSpec
 from raylora.config.model_spec import ModelSource
 from raylora.config.places import run_dir
 from raylora.config.serve_spec import ServeSpec
@@ -25,25 +26,36 @@ from raylora.errors import InvalidConfig, NotFound, Problem, RayloraError
 
 FINETUNE = "raylora.jobs.finetune"
 SEARCH = "raylora.sweeps.search"
+EVALUATE = "raylora.jobs.evaluate_adapters"
 OUTPUTS = "raylora.outputs"
 HUB = "hub:"
 """Before a data set of the model hub."""
 NOT_SHIPPED = (BUNDLED, HUB)
 """Beginnings of data sources that are no files. file:// is read where the job runs, too."""
 
-SomeSpec = TypeVar("SomeSpec", bound=TrainSpec | ServeSpec)
+JobSpec = TrainSpec | EvaluateSpec
+"""What a job can be submitted for; a SweepSpec is a TrainSpec."""
+SomeSpec = TypeVar("SomeSpec", bound=TrainSpec | EvaluateSpec | ServeSpec)
+SpecT = TypeVar("SpecT", bound=TrainSpec | EvaluateSpec)
+Spec_co = TypeVar("Spec_co", bound=TrainSpec | EvaluateSpec, covariant=True)
+_SPECS: Mapping[str, type[JobSpec]] = {
+    FINETUNE: TrainSpec,
+    SEARCH: SweepSpec,
+    EVALUATE: EvaluateSpec,
+}
+"""By program."""
 
 
 @dataclass(frozen=True)
-class Submitted:
+class Submitted(Generic[Spec_co]):
     """A job that the cluster has accepted."""
 
     job_id: str
     run_id: str
     bundle: Bundle
-    spec_type: type[TrainSpec] = TrainSpec
+    spec_type: type[Spec_co]
 
-    def spec(self) -> TrainSpec:
+    def spec(self) -> Spec_co:
         """The spec as it was shipped: settled, data paths below the job's folder."""
         return read_resolved(self.bundle.working_dir / SPEC_NAME, self.spec_type)
 
@@ -51,14 +63,14 @@ class Submitted:
 def submit(
     client: JobClient,
     cluster: Cluster,
-    spec: TrainSpec,
+    spec: SpecT,
     *,
     run_id: str,
     base: Path,
     program: str = FINETUNE,
     config: str | None = None,
-) -> Submitted:
-    """Start a training job, once it is sure that the cluster can ever hold it.
+) -> Submitted[SpecT]:
+    """Start a job, once it is sure that the cluster can ever hold it.
 
     run_id: made by the caller, so that the run has a name before anything else has heard of it.
     base: folder that relative paths in the spec start from. config: what stands after `raylora
@@ -83,8 +95,8 @@ def submit(
     return Submitted(_start(client, record, bundle, run_id), run_id, bundle, type(spec))
 
 
-def resume(client: JobClient, job_id: str) -> Submitted:
-    """Run an ended training job again under the same run id: it goes on from its last checkpoint.
+def resume(client: JobClient, job_id: str) -> Submitted[Any]:
+    """Run an ended job again under the same run id: training goes on from its last checkpoint.
 
     Raises NotFound where this machine did not submit it, RayloraError while it still runs.
     """
@@ -103,7 +115,7 @@ def resume(client: JobClient, job_id: str) -> Submitted:
             hint="resume it where it was submitted: the spec and its files are kept there",
         )
     bundle = Bundle(Path(record.working_dir), Path(record.package))
-    spec_type = SweepSpec if record.program == SEARCH else TrainSpec
+    spec_type = _SPECS[record.program]
     taken = {job.job_id for job in jobs}
     names = (f"{run_id}-r{attempt}" for attempt in itertools.count(1))
     new_id = next(name for name in names if name not in taken)
@@ -125,17 +137,27 @@ def settle(spec: SomeSpec, *, is_local: bool, base: Path) -> SomeSpec:
     if spec.tracking.uri:
         uri = _absolute_store(spec.tracking.uri, base)
         updates["tracking"] = spec.tracking.model_copy(update={"uri": uri})
+    if isinstance(spec, EvaluateSpec):
+        updates["subjects"] = tuple(
+            _absolute(name, base) if "/" in name else name for name in spec.subjects
+        )
     return spec.model_copy(update=updates)
 
 
-def spec_files(spec: TrainSpec, base: Path, *, is_local: bool = True) -> Mapping[str, Path]:
+def name_datasets(spec: EvaluateSpec) -> EvaluateSpec:
+    """Return the spec with a name for each data set: a shipped file is called by its hash."""
+    named = tuple(asked.model_copy(update={"name": asked.label}) for asked in spec.datasets)
+    return spec.model_copy(update={"datasets": named})
+
+
+def spec_files(spec: JobSpec, base: Path, *, is_local: bool = True) -> Mapping[str, Path]:
     """Return the local files, folders and globs the spec names, by dotted key: these travel.
 
     Bundled data, the hub's and URLs do not; nor does, for another cluster, an absolute path that
     does not exist here, which is then taken for a path over there.
     """
     files: dict[str, Path] = {}
-    for key, value in _named(spec.data).items():
+    for key, value in _named(spec).items():
         if value is None or value.startswith(NOT_SHIPPED) or "://" in value:
             continue
         path = Path(_absolute(value, base))
@@ -145,7 +167,7 @@ def spec_files(spec: TrainSpec, base: Path, *, is_local: bool = True) -> Mapping
     return files
 
 
-def as_yaml(spec: TrainSpec | ServeSpec) -> str:
+def as_yaml(spec: JobSpec | ServeSpec) -> str:
     """Return the spec as the YAML that programs on the cluster read."""
     return resolved_yaml(spec)
 
@@ -155,7 +177,12 @@ def run_folder(spec: TrainSpec, run_id: str) -> Path:
     return run_dir(spec.outputs, spec.tracking.experiment, run_id).root
 
 
-def _demand(spec: TrainSpec) -> capacity.Demand:
+def _demand(spec: JobSpec) -> capacity.Demand:
+    if isinstance(spec, EvaluateSpec):
+        workers = spec.workers
+        asked = {"CPU": workers.cpus_per_worker, "GPU": workers.gpus_per_worker}
+        each = {name: size for name, size in asked.items() if size}
+        return capacity.Demand(workers.num_workers, each)
     if isinstance(spec, SweepSpec):
         return capacity.demand_of_sweep(spec)
     return capacity.demand_of(spec.workers)
@@ -174,9 +201,8 @@ def _start(client: JobClient, record: JobRecord, bundle: Bundle, job_id: str) ->
     )
 
 
-def _may_start_warm(spec: TrainSpec) -> bool:
-    sources = [part.source for part in spec.data.sources] + [spec.data.validation or ""]
-    hub = any(source.startswith(HUB) for source in sources)
+def _may_start_warm(spec: JobSpec) -> bool:
+    hub = any(source.startswith(HUB) for source in _named(spec).values() if source)
     return not (hub or spec.model.source is ModelSource.HUB or spec.workers.gpus_per_worker)
 
 
@@ -192,7 +218,18 @@ def _run_of(job_id: str, jobs: Sequence[JobInfo]) -> str:
     return head if head and attempt.isdigit() else job_id
 
 
-def _named(data: DataSpec) -> dict[str, str | None]:
+def _named(spec: JobSpec) -> dict[str, str | None]:
+    """What a spec names that may be a file, by dotted key."""
+    if isinstance(spec, TrainSpec):
+        return _named_by(spec.data)
+    named: dict[str, str | None] = {"module": spec.module}
+    for i, asked in enumerate(spec.datasets):
+        named[f"datasets.{i}.source"] = asked.source
+        named[f"datasets.{i}.chat_template"] = asked.chat_template
+    return named
+
+
+def _named_by(data: DataSpec) -> dict[str, str | None]:
     mixed = {f"data.mixture.{i}.source": part.source for i, part in enumerate(data.mixture)}
     return {
         "data.train": data.train,
@@ -206,7 +243,7 @@ def _is_here(path: Path) -> bool:
     return path.exists() or (is_glob(str(path)) and any(iglob(str(path), recursive=True)))
 
 
-def _refuse_scratch_outputs(spec: TrainSpec | ServeSpec) -> None:
+def _refuse_scratch_outputs(spec: JobSpec | ServeSpec) -> None:
     if "://" in spec.outputs or Path(spec.outputs).is_absolute():
         return
     raise InvalidConfig(

@@ -8,8 +8,13 @@ from raylora.tracking.store import connect
 
 EVALUATION = "evaluation"
 """Artifact folder of an evaluation."""
-PREDICTIONS, REPORT, PAGE = "predictions.parquet", "evaluation.json", "evaluation.html"
-"""What is in it: every row's result, every figure, the page."""
+PREDICTIONS, REPORT, PAGE = "predictions", "evaluation.json", "evaluation.html"
+"""What is in it: a folder with a Parquet file for each data set, every figure, the page."""
+
+
+def predictions_of(dataset: str) -> str:
+    """Artifact with the results of a data set's rows."""
+    return f"{EVALUATION}/{PREDICTIONS}/{dataset}.parquet"
 
 
 def fetch_file(uri: str, run_id: str, path: str, folder: Path) -> Path:

@@ -37,7 +37,7 @@ def spec(**fields: object) -> AskedSpec:
 def test_a_score_is_the_mean_of_the_rows_that_have_one() -> None:
     (score,) = scores_of(results("base", "f1", 1.0, None, 0.0, 1.0), ["f1"])
     assert (score.rows, score.mean) == (3, pytest.approx(2 / 3))
-    assert score.low is not None and score.high is not None
+    assert score.low is not None and score.mean is not None and score.high is not None
     assert 0 <= score.low < score.mean < score.high <= 1
 
 
