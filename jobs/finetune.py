@@ -16,11 +16,12 @@ from raylora.config.data_spec import Ingest
 from raylora.config.places import run_dir
 from raylora.config.train_spec import TrainSpec
 from raylora.jobs.assessing import assess_on_cluster
-from raylora.jobs.assignment import Assignment, make_folders
+from raylora.jobs.assignment import Assessment, Assignment, make_folders
 from raylora.jobs.data.survey import survey
 from raylora.jobs.driver import connect, drive
 from raylora.jobs.record import recorded
 from raylora.jobs.registering import register
+from raylora.jobs.train.outcome import Outcome
 from raylora.jobs.trainer import run_workers
 from raylora.tracking.location import tracking_uri
 
@@ -44,15 +45,20 @@ def finetune(spec: TrainSpec, run_id: str) -> ResultEvent:
     uri = tracking_uri(spec.tracking, spec.outputs)
     with recorded(spec, run_id, uri, data) as run:
         assignment = Assignment(spec, run_id, run.mlflow_run_id, uri, places)
-        _ingest(spec)
-        outcome = run_workers(assignment)
-        assessment = assess_on_cluster(assignment)
-        result = register(assignment, run, assessment)
+        outcome, assessment = train(assignment)
         run.log_metrics({"final_loss": outcome.loss}, outcome.steps)
+        result = register(assignment, run, assessment)
         run.set_tags({"raylora.kept_step": str(outcome.kept_step)})
     emit(StageEvent("done"))
     emit(result)
     return result
+
+
+def train(assignment: Assignment) -> tuple[Outcome, Assessment]:
+    """Train one adapter, and check and evaluate what is on disk."""
+    _ingest(assignment.spec)
+    outcome: Outcome = run_workers(assignment)
+    return outcome, assess_on_cluster(assignment)
 
 
 def _ingest(spec: TrainSpec) -> None:

@@ -1,16 +1,16 @@
 """Makes an adapter that has passed its checks a version of its name."""
 
 import raylora
-from raylora.cluster.events import ResultEvent, StageEvent, emit
+from raylora.cluster.events import NoticeEvent, ResultEvent, StageEvent, emit
+from raylora.errors import PromotionConflict, PromotionRefused
 from raylora.jobs.assignment import (
-    ADAPTER,
-    BASE,
     EVALUATION,
+    HELD_OUT,
     Assessment,
     Assignment,
     spec_sha256,
 )
-from raylora.tracking.promotion import promote
+from raylora.tracking.promotion import GATE_TAG, promote
 from raylora.tracking.registry import CHAMPION, Registry
 from raylora.tracking.runs import Run
 
@@ -32,7 +32,8 @@ def register(assignment: Assignment, run: Run, assessment: Assessment) -> Result
         places.adapter,
         tags=_lineage(assignment, assessment) | {k: f"{v:.6g}" for k, v in metrics.items()},
     )
-    promote(registry, str(adapter), CHAMPION, only_if_unset=True)
+    run.flush()
+    _promote(registry, str(adapter))
     aliases = registry.aliases(adapter.name)
     return ResultEvent(
         run_id=assignment.run_id,
@@ -41,6 +42,14 @@ def register(assignment: Assignment, run: Run, assessment: Assessment) -> Result
         aliases=[alias for alias, number in aliases.items() if number == adapter.version],
         adapter_dir=str(places.adapter),
     )
+
+
+def _promote(registry: Registry, adapter: str) -> None:
+    """A version that its gate holds back is registered all the same."""
+    try:
+        promote(registry, adapter, CHAMPION, only_if_unset=True)
+    except (PromotionRefused, PromotionConflict) as error:
+        emit(NoticeEvent(error.message))
 
 
 def _held_out(assessment: Assessment) -> dict[str, float]:
@@ -65,4 +74,5 @@ def _lineage(assignment: Assignment, assessment: Assessment) -> dict[str, str]:
         "raylora.version": raylora.__version__,
         "raylora.adapter_sha256": assessment.adapter_sha256,
         "raylora.rank": str(assessment.r),
+        GATE_TAG: spec.gate.model_dump_json(),
     }

@@ -14,10 +14,12 @@ from raylora.config.data_spec import DataSpec
 from raylora.jobs.assignment import PROBE, Assignment, spec_sha256
 from raylora.jobs.data.training_data import TrainingData
 from raylora.jobs.probe import Recording
+from raylora.jobs.provenance import provenance
 from raylora.jobs.train.outcome import Outcome
 from raylora.jobs.train.route import ALONE
 from raylora.lora import atomic
 from raylora.lora.attach import save_adapter
+from raylora.lora.base import load_tokenizer
 from raylora.lora.sources import LocalModel
 
 DATA_REPORT = "data.json"
@@ -44,6 +46,7 @@ class Trained:
 def save_trained(assignment: Assignment, trained: Trained, outcome: Outcome) -> None:
     """Write adapter, probe and report of the data into the run's folders; the first worker's."""
     spec, places = assignment.spec, assignment.places
+    template = trained.chat_template or load_tokenizer(trained.local).chat_template
     trained.recording.write(places.metadata / PROBE)
     write_json(places.metadata / DATA_REPORT, trained.data.report().as_dict())
     shutil.rmtree(places.adapter, ignore_errors=True)  # of an attempt that ended after this point
@@ -60,6 +63,7 @@ def save_trained(assignment: Assignment, trained: Trained, outcome: Outcome) -> 
             "steps": outcome.steps,
             "kept_step": outcome.kept_step,
             "raylora": raylora.__version__,
+            **provenance(spec, template),
         },
         name=trained.name,
         state=trained.state,

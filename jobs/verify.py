@@ -32,11 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check(directory: Path, model_config: Path | None) -> dict[str, Any]:
     """Facts of a good adapter; raises InvalidAdapter or NotFound."""
-    base_config = None if model_config is None else _read_config(model_config)
+    base_config = None if model_config is None else read_config(model_config)
     return asdict(verify(directory, base_config=base_config, alone=True))
 
 
-def _read_config(path: Path) -> PretrainedConfig:
+def read_config(path: Path) -> PretrainedConfig:
+    """A base's config.json, or that in its directory. Raises NotFound."""
     try:
         return AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from raylora.cluster.events import ResultEvent, StageEvent, emit
+from raylora.cluster.events import NoticeEvent, ResultEvent, StageEvent, emit
 from raylora.config.places import run_dir
 from raylora.config.sweep_rules import with_settings
 from raylora.config.sweep_spec import SearchSpec
+from raylora.errors import PromotionConflict, PromotionRefused
 from raylora.jobs.assessing import assess_on_cluster
 from raylora.jobs.assignment import Assignment, make_folders
 from raylora.jobs.record import open_record
@@ -74,5 +75,9 @@ def _registered(chosen: Trial, alias: str | None, slots: int) -> ResultEvent:
     result = register(chosen.assignment, chosen.run, assess_on_cluster(chosen.assignment, slots))
     if alias is None or result.adapter is None:
         return result
-    promote(Registry(chosen.assignment.tracking_uri), result.adapter, alias)
+    try:
+        promote(Registry(chosen.assignment.tracking_uri), result.adapter, alias)
+    except (PromotionRefused, PromotionConflict) as error:
+        emit(NoticeEvent(error.message))
+        return result
     return replace(result, aliases=list(dict.fromkeys([*result.aliases, alias])))

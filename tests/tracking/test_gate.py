@@ -73,9 +73,9 @@ def test_worse_is_what_lies_below_the_incumbent_with_all_of_its_interval(
 def test_rows_are_paired_by_what_they_say_not_by_where_they_stand() -> None:
     first = collect([("a", {METRIC: 1.0}), ("b", {METRIC: 1.0}), ("a", {METRIC: 0.0})])
     second = collect([("b", {METRIC: 1.0}), ("a", {METRIC: 1.0}), ("c", {METRIC: 0.0})])
-    check = judge(
-        GateSpec(), Evidence("home@2", {}, second), Evidence("home@1", {}, first), None
-    )[-1]
+    check = judge(GateSpec(), Evidence("home@2", {}, second), Evidence("home@1", {}, first), None)[
+        -1
+    ]
     assert check.outcome is Outcome.PASSED
     assert "2 rows" in check.detail
 

@@ -1,6 +1,6 @@
 """`raylora adapters`: registered adapters. Here: list, show and verify."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -12,16 +12,26 @@ from raylora.cli.adapters_alias import (
     rollback_command,
     tag_command,
 )
+from raylora.cli.adapters_files import (
+    combine_command,
+    export_command,
+    import_command,
+    merge_command,
+)
 from raylora.cli.child import run_program
 from raylora.cli.options import output_option, tracking_option
 from raylora.cli.output import emit, make_table, next_commands
 from raylora.cli.tracked import same_store, store_uri
 from raylora.config.places import cache
+from raylora.tracking.decisions import Decision
+from raylora.tracking.lineage import Lineage, lineage_of
+from raylora.tracking.params import flatten
 from raylora.tracking.promotion import history
 from raylora.tracking.registry import Registry
 from raylora.tracking.version import AdapterDetails
 
 VERIFY = "raylora.jobs.verify"
+MISSING = "missing"
 
 
 @click.group(name="adapters")
@@ -29,8 +39,17 @@ def command() -> None:
     """List, check, promote, import and export registered adapters."""
 
 
-for changing in (promote_command, rollback_command, tag_command, delete_command):
-    command.add_command(changing)
+for other in (
+    promote_command,
+    rollback_command,
+    tag_command,
+    delete_command,
+    import_command,
+    export_command,
+    merge_command,
+    combine_command,
+):
+    command.add_command(other)
 
 
 @command.command(name="list")
@@ -58,12 +77,21 @@ def list_command(tracking_uri: str | None, outputs: str, output: str) -> None:
 
 @command.command(name="show")
 @click.argument("ref")
+@click.option("--lineage", is_flag=True, help="Where it comes from, instead: all that is known.")
 @tracking_option
 @output_option
-def show_command(ref: str, tracking_uri: str | None, outputs: str, output: str) -> None:
+def show_command(
+    ref: str, lineage: bool, tracking_uri: str | None, outputs: str, output: str
+) -> None:
     """What a version is made of. REF is NAME (its champion, or newest), NAME@7 or NAME@ALIAS."""
-    details = Registry(store_uri(tracking_uri, outputs)).show(ref)
-    emit(details, output, lambda: _details(details))
+    registry = Registry(store_uri(tracking_uri, outputs))
+    if lineage:
+        found = lineage_of(registry, registry.resolve(ref))
+        emit(found, output, lambda: _lineage(found))
+        return
+    details = registry.show(ref)
+    decisions = history(registry, details.version.name)
+    emit({**vars(details), "decisions": decisions}, output, lambda: _details(details, decisions))
 
 
 @command.command(name="verify")
@@ -83,7 +111,7 @@ def _aliases(aliases: Mapping[str, int]) -> str:
     return ", ".join(f"{alias} -> {number}" for alias, number in aliases.items())
 
 
-def _details(details: AdapterDetails) -> Group:
+def _details(details: AdapterDetails, decisions: Sequence[Decision]) -> Group:
     version = details.version
     return Group(
         make_table(
@@ -99,4 +127,20 @@ def _details(details: AdapterDetails) -> Group:
         ),
         make_table(("tag", "value"), sorted(version.tags.items())),
         make_table(("file", "bytes"), details.files.items()),
+        make_table(
+            ("decided", "alias", "what", "from", "to", "forced", "who", "reason"),
+            (
+                (d.when, d.alias, d.kind, d.from_version, d.to_version, d.forced, d.who, d.reason)
+                for d in decisions
+            ),
+        ),
+    )
+
+
+def _lineage(lineage: Lineage) -> Group:
+    known = {key: value for key, value in lineage.facts.items() if value is not None}
+    facts = flatten(known) | dict.fromkeys(lineage.missing, MISSING)
+    return Group(
+        make_table(("version", lineage.version), [("run", lineage.run_id), *facts.items()]),
+        make_table(("metric", "value"), lineage.metrics.items()),
     )

@@ -1,4 +1,4 @@
-"""`raylora adapters promote | rollback | tag | delete`: what changes about a registered version."""
+"""`raylora adapters promote | rollback | tag | delete`: what changes about a version."""
 
 from collections.abc import Sequence
 
@@ -79,7 +79,7 @@ def tag_command(
     wanted = _parsed(tags)
     registry = Registry(store_uri(tracking_uri, outputs))
     version = registry.resolve(ref)
-    registry.tag(version, wanted)
+    registry.tag(version.name, version.version, wanted)
     emit({"version": str(version), "tags": version.tags | wanted}, output)
 
 
@@ -98,9 +98,7 @@ def delete_command(
     alias points at is deleted with --force only, and the alias with it.
     """
     registry = Registry(store_uri(tracking_uri, outputs))
-    version = promotion.delete(
-        registry, ref, force=_forced(force, reason), reason=reason or None
-    )
+    version = promotion.delete(registry, ref, force=_forced(force, reason), reason=reason or None)
     emit({"deleted": str(version), "aliases": list(version.aliases)}, output)
 
 

@@ -44,8 +44,9 @@ COMMANDS: dict[str, Entry] = {
     "jobs": Entry("raylora.cli.jobs:command", "List, follow and stop jobs."),
     "runs": Entry("raylora.cli.runs:command", "List, show and compare tracked runs."),
     "adapters": Entry(
-        "raylora.cli.adapters:command", "List, show, verify and promote registered adapters."
+        "raylora.cli.adapters:command", "List, check, promote, import and export adapters."
     ),
+    "rerun": Entry("raylora.cli.rerun:command", "Train a registered version again and compare."),
     "data": Entry("raylora.cli.data:command", "Look at rows before training on them."),
     "models": Entry("raylora.cli.models:command", "List, fetch and convert base models."),
     "serve": Entry("raylora.cli.serve:command", "Start, inspect and stop the HTTP endpoint."),

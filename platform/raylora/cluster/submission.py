@@ -27,6 +27,7 @@ from raylora.errors import InvalidConfig, NotFound, Problem, RayloraError
 FINETUNE = "raylora.jobs.finetune"
 SEARCH = "raylora.sweeps.search"
 EVALUATE = "raylora.jobs.evaluate_adapters"
+RERUN = "raylora.jobs.rerun"
 OUTPUTS = "raylora.outputs"
 HUB = "hub:"
 """Before a data set of the model hub."""

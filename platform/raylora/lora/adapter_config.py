@@ -116,6 +116,8 @@ class AdapterConfig(BaseModel):
 
 def read(path: Path) -> AdapterConfig:
     """Read the file. Raises InvalidAdapter with every key at fault."""
+    if path.is_symlink():
+        raise InvalidAdapter(f"{path.parent}: {path.name} is not a regular file")
     if not path.is_file():
         raise InvalidAdapter(f"{path.parent}: there is no {path.name}")
     if (size := path.stat().st_size) > _MAX_BYTES:

@@ -80,32 +80,47 @@ def save_adapter(
     is kept where it is not the tokenizer's own. The lineage is kept in raylora.json beside the
     base's id and revision.
     """
-    causal: Any = model.get_base_model()
-    dtype = compute_dtype(causal)
     tensors: dict[str, Tensor] = get_peft_model_state_dict(
         model,
         state_dict=_by_every_name(model, state),
         adapter_name=name,
         save_embedding_layers=False,  # "auto" asks the model hub whether the vocabulary grew
     )
+    causal: Any = model.get_base_model()
+    dtype = compute_dtype(causal)
+    tensors = {name: t.detach().to("cpu", dtype) for name, t in sorted(tensors.items())}
     config = model.peft_config[name].to_dict()
-    config["target_modules"] = sorted(config["target_modules"])
-    config.pop("modules_to_tie", None)  # PEFT finds them again
-    # clone: a head that is the embeddings is one tensor under two names, as PEFT reads them
-    tensors = {name: t.detach().to("cpu", dtype).clone() for name, t in sorted(tensors.items())}
-    config["base_model_name_or_path"] = base.id
-    config["inference_mode"] = True
     if taken := getattr(model, _TAKEN):
-        tensors, config = _on_the_base_as_it_was(tensors, config, taken)
+        tensors, config = _on_the_base_as_it_was(tensors, plain_config(config), taken)
+    write_adapter(directory, tensors, config, base, lineage, chat_template)
+
+
+def write_adapter(
+    directory: Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    base: LocalModel,
+    lineage: Mapping[str, Any],
+    chat_template: str | None,
+) -> None:
+    """Write an adapter's tensors, by PEFT's keys, and its config, complete or not at all."""
+    written = plain_config(config) | {"base_model_name_or_path": base.id, "inference_mode": True}
     with atomic.directory(directory) as staged:
-        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, staged / WEIGHTS, metadata={"format": "pt"})
+        # clone: a head that is the embeddings is one tensor under two names, as PEFT reads them
+        own = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+        save_file(own, staged / WEIGHTS, metadata={"format": "pt"})
         # Sorted at the top only: within patterns the first match counts.
-        text = json.dumps(dict(sorted(config.items())), indent=2)
+        text = json.dumps(dict(sorted(written.items())), indent=2)
         (staged / CONFIG).write_text(text + "\n", encoding="utf-8")
         if chat_template is not None:
             (staged / CHAT_TEMPLATE).write_text(chat_template, encoding="utf-8")
         manifest.write(staged, {"base": _identity(base), **lineage})
+
+
+def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """PEFT's config as JSON holds it, without what PEFT finds again."""
+    kept = {key: value for key, value in config.items() if key != "modules_to_tie"}
+    return kept | {"target_modules": sorted(config["target_modules"])}
 
 
 def _config(model: PreTrainedModel, spec: LoraSpec) -> LoraConfig:

@@ -1,6 +1,7 @@
 """A base model from the Hugging Face hub, by commit."""
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,15 @@ def download(repo_id: str, commit: str, into: Path, *, with_code: bool) -> None:
             f"model.id: {repo_id} at {commit} has no *.safetensors weights",
             hint="raylora reads no pickled weights; choose a repository with safetensors",
         )
+
+
+def download_adapter(repo_id: str, commit: str, into: Path, files: Sequence[str]) -> None:
+    """Copy the named files of an adapter, and nothing else. Raises as `download` does."""
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(repo_id, commit):
+        snapshot_download(repo_id, revision=commit, local_dir=into, allow_patterns=list(files))
+    shutil.rmtree(into / ".cache", ignore_errors=True)  # the hub package's own notes
 
 
 @contextmanager

@@ -46,7 +46,9 @@ def check(path: Path, config: AdapterConfig, base: BaseShapes, *, values: bool =
     Every targeted layer must have its matrices, every module saved in full its parameters, and
     nothing else may be there. Without `values` no weight is read at all.
     """
-    if path.is_symlink() or not path.is_file():
+    if path.is_symlink():
+        raise InvalidAdapter(f"{path.parent}: {path.name} is not a regular file")
+    if not path.is_file():
         raise InvalidAdapter(f"{path.parent}: there is no {path.name}")
     _check_header_size(path)
     try:

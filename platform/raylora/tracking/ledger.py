@@ -1,8 +1,9 @@
 """A log that any number of processes append to, and none can rewrite: the parameters of a run.
 
 A parameter of an MLflow run is written once. The store's database holds (run, key) unique, so of
-those that claim a key at the same time one gets it and the others are told; SQLite in the outputs
-folder and a server alike. MLflow offers nothing of the kind for aliases and tags: the last one wins.
+those that claim a key at the same time one gets it and the others are told, in SQLite in the
+outputs folder and on a server alike. For aliases and tags there is nothing like it: the last one
+wins.
 """
 
 from collections.abc import Mapping

@@ -72,7 +72,7 @@ def promote(
             _settle(registry, ledger, version.name, alias)
         return decision
     if held_back and not force:
-        raise _refuse(registry, ledger, version, decision, held_back)
+        raise _refuse(registry, ledger, decision, held_back)
     _enact(registry, ledger, decision)
     return decision
 
@@ -196,23 +196,21 @@ def _why(name: str, incumbent: int | None, moved: bool, reason: str | None) -> s
 
 
 def _refuse(
-    registry: Registry,
-    ledger: Ledger,
-    version: Version,
-    decision: Decision,
-    held_back: list[Check],
+    registry: Registry, ledger: Ledger, decision: Decision, held_back: list[Check]
 ) -> PromotionRefused:
     """Record it on the version, beside the chain, and say why."""
     refused = replace(decision, number=0, moved=False, forced=False)
-    _record(registry, ledger, version, refused, REFUSAL_TAG)
+    _record(registry, ledger, refused, refused.to_version, REFUSAL_TAG)
     said = "; ".join(
         f"{check.check}: {check.outcome}"
         + (f", found {check.found:.4g}" if check.found is not None else "")
         + (f", {check.detail}" if check.detail else "")
         for check in held_back
     )
+    name = decision.name
     return PromotionRefused(
-        f"{version} does not pass its gate, and {version.name}@{decision.alias} stays: {said}",
+        f"{name}@{refused.to_version} does not pass its gate, and {name}@{decision.alias} "
+        f"stays: {said}",
         hint="--force moves it all the same, and needs a --reason",
     )
 
@@ -226,9 +224,7 @@ def _enact(registry: Registry, ledger: Ledger, decision: Decision) -> None:
             hint="look at where it points now, and ask again",
         )
     _settle(registry, ledger, decision.name, decision.alias)
-    if decision.to_version is not None:
-        version = registry.resolve(f"{decision.name}@{decision.to_version}")
-        _record(registry, ledger, version, decision, PROMOTION_TAG)
+    _record(registry, ledger, decision, decision.to_version, PROMOTION_TAG)
 
 
 def _settle(registry: Registry, ledger: Ledger, name: str, alias: str) -> None:
@@ -243,10 +239,11 @@ def _settle(registry: Registry, ledger: Ledger, name: str, alias: str) -> None:
 
 
 def _record(
-    registry: Registry, ledger: Ledger, version: Version, decision: Decision, tag: str
+    registry: Registry, ledger: Ledger, decision: Decision, on: int | None, tag: str
 ) -> None:
-    """The decision with its figures, as a tag of the version and an artifact of the ledger."""
+    """The decision with its figures, as an artifact of the ledger and a tag of a version."""
     content = asdict(decision)
-    registry.tag(version, {tag + decision.alias: json.dumps(content)})
     place = f"{decision.alias}/{decision.number:06d}" if decision.number else "refused"
     ledger.keep(content, f"decisions/{place}-{decision.id}.json")
+    if on is not None:
+        registry.tag(decision.name, on, {tag + decision.alias: json.dumps(content)})

@@ -74,8 +74,8 @@ class Registry:
         Raises NotFound with the nearest names, InvalidConfig for what is no reference.
         """
         wanted = parse(ref)
-        model = self._model(wanted.name)
-        return self._version(wanted.name, wanted.version or _pointed_at(model, wanted))
+        number = wanted.version or _pointed_at(self._model(wanted.name), wanted)
+        return self._version(wanted.name, number)
 
     def aliases(self, name: str) -> dict[str, int]:
         """Where each alias of a name points."""
@@ -137,13 +137,11 @@ class Registry:
             else:
                 self._client.set_registered_model_alias(name, alias, str(version))
 
-    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
+    def tag(self, name: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version, over earlier ones of the same key."""
         with raylora_errors(self.uri):
             for key, value in tags.items():
-                self._client.set_model_version_tag(
-                    version.name, str(version.version), key, value
-                )
+                self._client.set_model_version_tag(name, str(version), key, value)
 
     def delete(self, version: Version) -> None:
         """Take a version out of the registry; its number is not given again, its run stays."""
@@ -209,6 +207,7 @@ class Registry:
             with raylora_errors(self.uri):
                 return version_of(self._client.get_model_version(name, str(number)))
         except NotFound as error:
+            self._model(name)
             known = [f"{name}@{n}" for n in reversed(self.numbers(name))]
             raise not_found("version", f"{name}@{number}", known) from error
 
