@@ -9,7 +9,10 @@ from raylora.config.evaluate_spec import BASE, AskedSpec
 from raylora.config.metric import Metric, lower_is_better
 from raylora.jobs.evaluate.row_result import RowResult
 from raylora.jobs.evaluate.scores import weighed
-from raylora.tracking.bootstrap import paired_bootstrap
+from raylora.tracking.bootstrap import Interval, paired_bootstrap
+
+FEWEST = 10
+"""Rows below which the bootstrap's interval is too narrow to decide anything."""
 
 
 class Verdict(StrEnum):
@@ -134,12 +137,13 @@ def _compared(pairs: Sequence[Pair], dataset: AskedSpec) -> Comparison:
         losses=sum(pair.gain < 0 for pair in pairs),
         ties=sum(pair.gain == 0 for pair in pairs),
         regressions=None if lower_is_better(metric) else sum(p.is_regression for p in pairs),
-        verdict=_verdict(interval.low, interval.high, metric),
+        verdict=_verdict(interval, metric),
         general=dataset.general,
     )
 
 
-def _verdict(low: float, high: float, metric: str) -> Verdict:
-    if low <= 0 <= high:
+def _verdict(interval: Interval, metric: str) -> Verdict:
+    low, high = interval.low, interval.high
+    if low <= 0 <= high or interval.rows < FEWEST:
         return Verdict.OPEN
     return Verdict.BETTER if (low > 0) != lower_is_better(metric) else Verdict.WORSE

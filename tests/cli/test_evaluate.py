@@ -1,4 +1,4 @@
-"""`raylora evaluate`, `baseline`, `score`: refusals before a job, and what a job found as shown."""
+"""`raylora evaluate`, `baseline` and `score`: what is refused, and what a job found as shown."""
 
 import json
 import math

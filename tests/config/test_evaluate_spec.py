@@ -19,7 +19,7 @@ def problems(*overrides: str) -> dict[str, str]:
     [
         ("bundled:home_requests/heldout", "home_requests"),
         ("data/my rows.jsonl", "my-rows"),
-        ("s3://bucket/test/*.parquet", "test"),
+        ("s3://bucket/test/rows.parquet", "rows"),
         ("hub:org/name", "name"),
         ("***", "data"),
     ],

@@ -13,9 +13,11 @@ from transformers import LlamaForCausalLM
 from raylora.cli.main import cli
 from raylora.cluster.connect import Cluster
 from raylora.config.lora_spec import LoraSpec
+from raylora.config.model_spec import ModelSource, ModelSpec
+from raylora.config.places import cache
 from raylora.jobs.evaluate import predictions
 from raylora.lora.attach import attach, save_adapter
-from raylora.lora.sources import LocalModel
+from raylora.lora.sources import fetch
 from raylora.tracking.registry import Registry
 from raylora.tracking.run import RunStatus
 from raylora.tracking.runs import get_run, open_run
@@ -43,7 +45,8 @@ def register(uri: str, base: Path, folder: Path, seed: int) -> None:
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=0.3, generator=torch.Generator().manual_seed(seed))
-    save_adapter(model, folder, LocalModel(base, "tiny", "", "tiny"), {"run_id": f"r{seed}"})
+    spec = ModelSpec(source=ModelSource.PATH, id=str(base), name="tiny")
+    save_adapter(model, folder, fetch(spec, cache()), {"run_id": f"r{seed}"})
     run = open_run(uri, "default", f"r{seed}", "mine", params={}, tags={})
     Registry(uri).register("mine", run, folder, tags={})
     run.finish(RunStatus.FINISHED)
@@ -119,7 +122,7 @@ def test_many_adapters_on_many_data_sets(
     assert run.summary.status is RunStatus.FINISHED
     assert run.tags["raylora.type"] == "evaluation"
     assert run.tags["raylora.subjects"] == "base, mine@1, mine@2"
-    assert run.metrics["rows/mine_short/mine.2"].last == 1.0
+    assert run.metrics["rows/mine.short/mine.2"].last == 1.0
     assert run.metrics["rows/unasked"].last == 1.0
     assert [d.context for d in run.datasets] == ["evaluation", "evaluation"]
     assert {

@@ -109,6 +109,12 @@ def test_being_worse_than_the_base_on_general_data_is_forgetting(
     assert found["a@2", "a@1"].forgetting is None
 
 
+def test_a_handful_of_rows_decides_nothing() -> None:
+    for rows, verdict in ((9, Verdict.OPEN), (10, Verdict.BETTER)):
+        pair = [*results("base", "f1", *[0.0] * rows), *results("a@1", "f1", *[1.0] * rows)]
+        assert [c.verdict for c in compare(pair, spec(), ["f1"])] == [verdict]
+
+
 def test_only_rows_that_both_have_are_compared() -> None:
     rows = [
         *results("base", "f1", 1.0, 1.0, None),
