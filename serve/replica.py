@@ -64,6 +64,8 @@ def start_endpoint(spec: ServeSpec) -> Endpoint:
         bank,
         max_batch_size=spec.batching.max_batch_size,
         max_length=spec.model.max_length,
+        cache_bytes=spec.batching.cache_mb << 20,
+        prefill_tokens=spec.batching.prefill_tokens,
     )
     thread = EngineThread(engine)
     thread.start()
@@ -87,6 +89,7 @@ def start_endpoint(spec: ServeSpec) -> Endpoint:
             slots,
             folders=Folders(root, cache() / "adapters" / "folders"),
             memory=MemoryFile(cache() / "endpoints" / f"{spec.name}.json"),
+            max_bytes=spec.adapter_memory_mb << 20,
         ),
     )
 

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from raylora.errors import InvalidAdapter, InvalidConfig, NotFound, RayloraError
 from raylora.lora.adapter_config import CHAT_TEMPLATE
+from raylora.lora.eviction import Held, victims
 from raylora.lora.integrity import AdapterFacts
 from raylora.serve.catalogue import Catalogue
 from raylora.serve.folders import Folders
@@ -18,6 +20,10 @@ from raylora.serve.resident import AdapterState, Lease, Resident
 from raylora.tracking.reference import is_run, parse
 
 log = logging.getLogger(__name__)
+
+
+MakeRoom = Callable[[int], Awaitable[None]]
+"""Unloads others so that so many bytes fit; raises RayloraError where that cannot be."""
 
 
 class Shelf(Protocol):
@@ -35,9 +41,14 @@ class Slots(Protocol):
     """Versions held at once."""
 
     async def add(
-        self, key: str, directory: Path, *, manifest_required: bool = True
+        self,
+        key: str,
+        directory: Path,
+        make_room: MakeRoom,
+        *,
+        manifest_required: bool = True,
     ) -> AdapterFacts:
-        """Check and load. Raises InvalidAdapter."""
+        """Check, then await make_room(bytes), then load. Raises InvalidAdapter."""
         ...
 
     async def remove(self, key: str) -> None:
@@ -61,13 +72,16 @@ class Residency:
         *,
         folders: Folders,
         memory: Memory | None = None,
+        max_bytes: int | None = None,
     ) -> None:
+        """max_bytes: of host memory for all versions together; None has no end."""
         self.base = base
         self.catalogue = catalogue
         self.folders = folders
         self._shelf = shelf
         self._slots = slots
         self._memory = memory or NoMemory()
+        self._max_bytes = max_bytes
         self._residents: dict[str, Resident] = {}
         self._pins: set[str] = set()
         self._loads: dict[str, asyncio.Task[Resident]] = {}
@@ -246,9 +260,11 @@ class Residency:
         try:
             directory = folder or await asyncio.to_thread(self._shelf.fetch, key)
             async with self._room:
-                await self._make_room()
                 resident.facts = await self._slots.add(
-                    key, directory, manifest_required=folder is None
+                    key,
+                    directory,
+                    partial(self._make_room, resident),
+                    manifest_required=folder is None,
                 )
                 resident.chat_template = _chat_template(directory)
                 resident.state = AdapterState.READY
@@ -265,21 +281,28 @@ class Residency:
         await self._remember()
         return resident
 
-    async def _make_room(self) -> None:
-        """Unload the version that was used longest ago and answers nobody, if the bank is full."""
-        held = [r for r in self._residents.values() if r.state.is_loaded]
-        if len(held) < self._slots.capacity:
-            return
+    async def _make_room(self, resident: Resident, wanted: int) -> None:
+        """Unload versions used longest ago that answer nobody, where the bank is full."""
         pinned = self.pinned
-        idle = [r for r in held if r.in_use == 0 and r.key not in pinned]
-        if not idle:
-            raise InvalidAdapter(
-                f"all {len(held)} adapter slots are pinned or answering requests",
-                hint="try again when one is free",
-            )
-        oldest = min(idle, key=lambda resident: resident.touched)
-        del self._residents[oldest.key]
-        await self._slots.remove(oldest.key)
+        held = sorted(
+            (r for r in self._residents.values() if r.state.is_loaded), key=lambda r: r.touched
+        )
+        busy = {r.key for r in held if r.in_use or r.key in pinned}
+        sizes = [Held(r.key, r.memory, r.key in busy) for r in held]
+        leaving = victims(sizes, wanted, self._max_bytes)
+        if len(held) - len(leaving) >= self._slots.capacity:
+            idle = [r.key for r in held if r.key not in busy and r.key not in leaving]
+            if not idle:
+                raise InvalidAdapter(
+                    f"all {len(held)} adapter slots are pinned or answering requests",
+                    hint="try again when one is free",
+                )
+            leaving.append(idle[0])
+        resident.memory = wanted
+        for key in leaving:
+            del self._residents[key]
+        for key in leaving:
+            await self._slots.remove(key)
 
     async def _remember(self) -> None:
         """By the names that were asked for, so that aliases that move meanwhile are followed."""

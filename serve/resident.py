@@ -39,6 +39,8 @@ class Resident:
     """name@version or run:id, which is also its key in the bank."""
     state: AdapterState = AdapterState.LOADING
     facts: AdapterFacts | None = None
+    memory: int = 0
+    """Bytes it takes in the bank."""
     chat_template: str | None = None
     """What it was trained with, where that is not the base's."""
     error: RayloraError | None = None

@@ -1,5 +1,6 @@
 """Versions from the registry to this machine's disk, and from there into the bank."""
 
+import asyncio
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from raylora.lora import manifest
 from raylora.lora.bank import Bank
 from raylora.lora.integrity import AdapterFacts
 from raylora.serve.engine_thread import EngineThread
+from raylora.serve.residency import MakeRoom
 from raylora.tracking.reference import RUN, is_run
 from raylora.tracking.registry import Registry
 from raylora.tracking.run_adapter import download_run_adapter, run_folder
@@ -44,7 +46,10 @@ class RegistryShelf:
 
 
 class BankSlots:
-    """Loads and unloads between two steps, on the engine's thread: a bank belongs to one."""
+    """The bank from any task: it belongs to the engine's thread, between two steps.
+
+    What takes time, reading and checking and converting, is done beside that thread.
+    """
 
     def __init__(self, bank: Bank, thread: EngineThread, capacity: int) -> None:
         self._bank = bank
@@ -52,17 +57,25 @@ class BankSlots:
         self.capacity = capacity
 
     async def add(
-        self, key: str, directory: Path, *, manifest_required: bool = True
+        self,
+        key: str,
+        directory: Path,
+        make_room: MakeRoom,
+        *,
+        manifest_required: bool = True,
     ) -> AdapterFacts:
-        """Check and load."""
-        return await self._thread.call(
-            lambda: self._bank.add(key, directory, manifest_required=manifest_required)
+        """Check, make room and load: a bad adapter unloads none."""
+        prepared = await asyncio.to_thread(
+            self._bank.prepare, directory, manifest_required=manifest_required
         )
+        await make_room(prepared.weights.bytes)
+        await self._thread.call(lambda: self._bank.admit(key, prepared))
+        return prepared.facts
 
     async def remove(self, key: str) -> None:
         """Unload."""
         await self._thread.call(lambda: self._bank.remove(key))
 
     def tier(self, key: str) -> str:
-        """The bank has one."""
-        return "device"
+        """Where its tensors are."""
+        return self._bank.tier(key)

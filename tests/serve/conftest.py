@@ -21,7 +21,7 @@ from raylora.serve.catalogue import Catalogue
 from raylora.serve.endpoint import Endpoint, fingerprint
 from raylora.serve.engine_thread import EngineThread
 from raylora.serve.folders import Folders
-from raylora.serve.residency import Residency
+from raylora.serve.residency import MakeRoom, Residency
 from raylora.tracking.version import AdapterSummary
 
 BASE = "tiny"
@@ -126,7 +126,7 @@ def facts(system_prompt: str) -> AdapterFacts:
 
 
 class MemorySlots:
-    """A bank of two places."""
+    """A bank of two places, in which an adapter takes 100 bytes."""
 
     def __init__(self) -> None:
         self.capacity = 2
@@ -134,10 +134,11 @@ class MemorySlots:
         self.broken: set[str] = set()
 
     async def add(
-        self, key: str, directory: Path, *, manifest_required: bool = True
+        self, key: str, directory: Path, make_room: MakeRoom, *, manifest_required: bool = True
     ) -> AdapterFacts:
         if key in self.broken:
             raise InvalidAdapter(f"{key}: made for another base")
+        await make_room(100)
         self.keys.append(key)
         return facts(f"You are {key}.")
 

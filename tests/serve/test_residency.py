@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from raylora.errors import InvalidAdapter, NotFound
+from raylora.errors import InvalidAdapter, NotFound, RayloraError
 from raylora.serve import catalogue as catalogue_module
 from raylora.serve.catalogue import Catalogue
 from raylora.serve.residency import Residency
@@ -173,3 +173,32 @@ def test_the_system_prompt_comes_from_the_lineage(residency):
     served(residency, "home")
     [resident] = residency.residents
     assert resident.system_prompt == f"You are {Path('home@2')}."
+
+
+def test_versions_stay_within_their_bytes(registry, slots, folders):
+    catalogue = Catalogue(registry.list, fresh_s=2)
+    slots.capacity = 10
+    residency = Residency("tiny", catalogue, registry, slots, folders=folders, max_bytes=250)
+    served(residency, "home@1", "home@2", "home@1", "home@3")
+    assert slots.keys == ["home@1", "home@3"]
+
+
+def test_a_version_for_which_no_room_can_be_made_unloads_none(registry, slots, folders):
+    catalogue = Catalogue(registry.list, fresh_s=2)
+    residency = Residency("tiny", catalogue, registry, slots, folders=folders, max_bytes=150)
+
+    async def ask() -> None:
+        await residency.acquire("home@1")
+        await residency.acquire("home@2")
+
+    with pytest.raises(RayloraError, match="100 bytes does not fit into 150 bytes"):
+        asyncio.run(ask())
+    assert slots.keys == ["home@1"]
+
+
+def test_a_bad_version_unloads_none(residency, slots):
+    served(residency, "home@1", "home@2")
+    slots.broken.add("home@3")
+    with pytest.raises(InvalidAdapter, match="another base"):
+        served(residency, "home@3")
+    assert slots.keys == ["home@1", "home@2"]

@@ -18,6 +18,11 @@ class BatchingSpec(Spec):
     default_max_tokens: int = Field(default=256, ge=1)
     """Used where a request names no max_tokens."""
     request_timeout_s: float = Field(default=300, gt=0)
+    cache_mb: int = Field(default=1024, ge=1)
+    """Memory for keys and values, in MiB: of the requests that generate, and of the beginnings of
+    earlier ones, which are reused. Requests wait for room."""
+    prefill_tokens: int = Field(default=256, ge=2)
+    """Prompt tokens computed in one step beside the requests that generate."""
 
 
 class ServeSpec(Spec):
@@ -31,6 +36,8 @@ class ServeSpec(Spec):
     """References: name, name@7 or name@alias. Empty serves the champion of every name."""
     max_adapters: int = Field(default=64, ge=1)
     """Versions held in memory; the one that was used longest ago makes room for another."""
+    adapter_memory_mb: int = Field(default=4096, ge=1)
+    """Memory that they take together at most, in MiB."""
     poll_interval_s: float = Field(default=2, gt=0)
     """Every replica asks the registry this often which aliases have moved."""
     adapters_root: Annotated[str, Field(pattern="^/")] | None = None
