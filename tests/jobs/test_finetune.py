@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from raylora.cli.main import cli
 from raylora.cluster.bundle import build
 from raylora.cluster.connect import Cluster
 from raylora.cluster.events import (
@@ -29,6 +31,7 @@ from raylora.cluster.jobs import JobClient
 from raylora.config.compose import resolved_yaml
 from raylora.config.places import new_run_id, run_dir
 from raylora.config.train_spec import TrainSpec
+from raylora.tracking.lineage import lineage_of
 from raylora.tracking.registry import Registry
 from raylora.tracking.runs import get_run
 
@@ -248,3 +251,35 @@ def test_two_nodes_train_as_one(make_spec, submit, local_cluster):
         assert client.status(run_id).state is JobState.SUCCEEDED, client.logs(run_id)[-3000:]
         losses.append([step.loss for step in steps])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_version_is_trained_again_from_its_lineage_bit_for_bit(make_spec, submit, tmp_path):
+    spec = make_spec(6, name="again", gate={"at_least": {"heldout_exact_match": 2.0}})
+    client, run_id = submit(spec)
+    result = list(events_of(client, run_id))[-1]
+    assert isinstance(result, ResultEvent), client.logs(run_id)[-3000:]
+    # Registered, and held back by its gate.
+    assert (result.adapter, result.aliases) == ("again@1", [])
+    lineage = lineage_of(Registry(uri_of(spec)), Registry(uri_of(spec)).resolve("again@1"))
+    assert lineage.missing == []
+    assert lineage.facts["spec"]["training"]["max_steps"] == 6
+    assert {"final_loss", "heldout_exact_match"} <= lineage.metrics.keys()
+
+    # The file has gone elsewhere, as files do.
+    rows = tmp_path / "moved.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    command = ["rerun", "again@1", f"data.train={rows}", "--outputs", spec.outputs, "-o", "json"]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 0, done.output
+    ended = json.loads(done.stdout.splitlines()[-1])
+    folder = run_dir(spec.outputs, spec.tracking.experiment, ended["run_id"])
+    report = json.loads((folder.metadata / "rerun.json").read_text(encoding="utf-8"))
+    assert report["same_bits"] and report["bits_expected"] and report["reproduced"]
+    assert {c["metric"] for c in report["metrics"]} >= {"final_loss", "heldout_exact_match"}
+    assert Registry(uri_of(spec)).numbers("again") == [1]
+    assert get_run(uri_of(spec), ended["run_id"]).tags["raylora.rerun_of"] == "again@1"
+
+    rows.write_text(json.dumps(ROWS[0]) + "\n", encoding="utf-8")
+    other = CliRunner().invoke(cli, command)
+    assert other.exit_code == 6, other.output
+    assert "trained with other training rows" in other.output

@@ -19,8 +19,11 @@ COMBINED = "combined"
 
 
 class Method(StrEnum):
-    """PEFT's names. All of them add up A with A and B with B, which is not the sum of BA: an
-    adapter with itself, half and half, counts twice. Evaluate what comes out."""
+    """PEFT's names.
+
+    All of them add up A with A and B with B, which is not the sum of BA: an adapter with itself,
+    half and half, counts twice. Evaluate what comes out.
+    """
 
     LINEAR = "linear"
     TIES = "ties"
