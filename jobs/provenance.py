@@ -16,13 +16,13 @@ from raylora.jobs.record import PACKAGES, without_passwords
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def provenance(spec: TrainSpec, chat_template: str | None) -> dict[str, Any]:
+def provenance(spec: TrainSpec, chat_template: str) -> dict[str, Any]:
     """For the lineage of an adapter that this process has trained."""
     return {
         "spec": without_passwords(spec),
         "packages": {package: version(package) for package in PACKAGES},
         "hardware": hardware(),
-        "chat_template_sha256": sha256_of(chat_template or ""),
+        "chat_template_sha256": sha256_of(chat_template),
     }
 
 

@@ -63,7 +63,7 @@ def save_trained(assignment: Assignment, trained: Trained, outcome: Outcome) -> 
             "steps": outcome.steps,
             "kept_step": outcome.kept_step,
             "raylora": raylora.__version__,
-            **provenance(spec, template),
+            **provenance(spec, str(template or "")),
         },
         name=trained.name,
         state=trained.state,

@@ -23,7 +23,12 @@ LOCAL = LocalModel(Path("tiny"), "tiny", "rev-1", "tiny")
 @pytest.fixture
 def combined(tiny_config, tmp_path: Path):
     def combining(name: str, *directories: Path, **given: Any) -> Path:
-        options = {"method": Method.LINEAR, "density": 0.5, "seed": 0, "lineage": {"parents": []}}
+        options: dict[str, Any] = {
+            "method": Method.LINEAR,
+            "density": 0.5,
+            "seed": 0,
+            "lineage": {"parents": []},
+        }
         options |= {"weights": [1 / len(directories)] * len(directories)} | given
         combine(LlamaForCausalLM(tiny_config), LOCAL, directories, tmp_path / name, **options)
         return tmp_path / name
@@ -44,7 +49,7 @@ def test_linear_adds_up_the_scaled_matrices(make_adapter, combined, tiny_config)
     assert manifest.read(both).lineage["parents"] == ["a@1"]
     layer = "model.layers.0.self_attn.q_proj"
     key_a, key_b = names(layer)
-    wanted = {key_a: 0.0, key_b: 0.0}
+    wanted = {key_a: torch.zeros(()), key_b: torch.zeros(())}
     for directory, weight in ((first, 0.75), (second, 0.25)):
         factor = (weight * read(directory / CONFIG).scale(layer)) ** 0.5
         for key in wanted:

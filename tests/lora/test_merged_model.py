@@ -21,7 +21,7 @@ IDS = torch.randint(3, 259, (2, 12), generator=torch.Generator().manual_seed(0))
 
 
 def spec(**fields: Any) -> ModelSpec:
-    return ModelSpec(source=ModelSource.PATH, **{"dtype": DType.FP32, **fields})
+    return ModelSpec.model_validate({"source": ModelSource.PATH, "dtype": DType.FP32, **fields})
 
 
 @pytest.fixture

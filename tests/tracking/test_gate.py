@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from raylora.tracking.row_scores import collect, row_key
 METRIC = "heldout_exact_match"
 
 
-def evidence(version: str, right: int = 0, of: int = 0, **metrics: float) -> Evidence:
+def evidence(version: str, right: int = 0, of: int = 0, **metrics: Any) -> Evidence:
     """A version with so many right rows among so many."""
     rows = collect((row_key("ask", str(i)), {METRIC: float(i < right)}) for i in range(of))
     return Evidence(version, metrics, rows)

@@ -42,6 +42,7 @@ Spec_co = TypeVar("Spec_co", bound=TrainSpec | EvaluateSpec, covariant=True)
 _SPECS: Mapping[str, type[JobSpec]] = {
     FINETUNE: TrainSpec,
     SEARCH: SweepSpec,
+    RERUN: TrainSpec,
     EVALUATE: EvaluateSpec,
 }
 """By program."""

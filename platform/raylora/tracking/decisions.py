@@ -115,7 +115,8 @@ def decide(
 
 
 def _read(stored: dict[str, Any]) -> Decision:
-    return Decision(**(stored | {"kind": Kind(stored["kind"])}))
+    fields: dict[str, Any] = stored | {"kind": Kind(stored["kind"])}
+    return Decision(**fields)
 
 
 def _who() -> str:
