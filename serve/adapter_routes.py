@@ -62,6 +62,10 @@ def add(app: FastAPI, endpoint: Endpoint) -> None:
         resident = await endpoint.answerable(residency.unload(model))
         return adapter_entry(endpoint, resident)
 
+    @app.get("/v1/routes")
+    async def routes() -> dict[str, Any]:
+        return {"object": "list", "data": endpoint.routing.facts}
+
     @app.post("/v1/load_lora_adapter")
     async def load_lora(body: LoadLoraBody) -> PlainTextResponse:
         await endpoint.answerable(residency.load_folder(body.lora_name, body.lora_path))

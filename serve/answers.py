@@ -111,15 +111,15 @@ class Answer:
             try:
                 async for index, event in events:
                     for choice in self._pieces(index, event, begun.get(index)):
-                        yield _sse({**head, "choices": [choice]})
+                        yield sse({**head, "choices": [choice]})
                     begun[index] = begun.get(index, 0) + self._characters(event.logprobs)
                     if event.completion is not None:
                         finished[index] = event.completion
             except ApiError as error:
-                yield _sse(error.content())
+                yield sse(error.content())
                 return
         if with_usage:
-            yield _sse({**head, "choices": [], "usage": self._usage(finished)})
+            yield sse({**head, "choices": [], "usage": self._usage(finished)})
         yield DONE
 
     def _pieces(self, index: int, event: Event, offset: int | None) -> list[dict[str, Any]]:
@@ -158,5 +158,6 @@ class Answer:
         }
 
 
-def _sse(data: Mapping[str, Any]) -> str:
+def sse(data: Mapping[str, Any]) -> str:
+    """One server-sent event."""
     return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"

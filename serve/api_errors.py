@@ -94,6 +94,24 @@ def unavailable(message: str) -> ApiError:
     return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message, code="unavailable")
 
 
+def no_replica(seconds: float) -> ApiError:
+    """None was there, and none came."""
+    return ApiError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        f"no replica has started within {seconds:g} s; the endpoint's log says more",
+        code="no_replica",
+    )
+
+
+def replica_lost() -> ApiError:
+    """What generated the answer has died; the request may be sent again."""
+    return ApiError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "the replica that was answering has died; send the request again",
+        code="replica_lost",
+    )
+
+
 def internal_error(message: str) -> ApiError:
     """Something failed here; the request may be right."""
     return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, message, code="internal_error")

@@ -38,3 +38,20 @@ class BodyLimit:
             await self._app(scope, limited, send)
         except ApiError as error:
             await error.response()(scope, receive, send)
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY_BYTES) -> bytes:
+    """All of a request's body. Raises ApiError where it reaches the limit."""
+    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) >= limit:
+        raise body_too_large(limit)
+    pieces: list[bytes] = []
+    received, more = 0, True
+    while more:
+        message = await receive()
+        pieces.append(message.get("body", b""))
+        received += len(pieces[-1])
+        if received >= limit:
+            raise body_too_large(limit)
+        more = message.get("more_body", False)
+    return b"".join(pieces)

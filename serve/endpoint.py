@@ -3,21 +3,25 @@
 import asyncio
 import hashlib
 import json
+import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any, TypeVar
 
-from raylora.config.serve_spec import BatchingSpec
+from raylora.config.serve_spec import BatchingSpec, RouteSpec
 from raylora.engine.generator import check_length
 from raylora.engine.grammar import grammar_of
 from raylora.engine.prompts import chat_prompt
-from raylora.engine.request import Event, FinishReason, Request
+from raylora.engine.request import Completion, Event, FinishReason, Request
 from raylora.engine.sampling import Sampling
 from raylora.engine.vocabulary import Vocabulary
 from raylora.errors import InvalidAdapter, InvalidRequest, NotFound, RayloraError
 from raylora.serve.api_errors import (
+    ApiError,
     bad_request,
     deadline_passed,
     internal_error,
@@ -28,8 +32,10 @@ from raylora.serve.api_errors import (
 from raylora.serve.engine_thread import EngineThread
 from raylora.serve.protocol import ChatBody, CompletionBody, GenerationBody
 from raylora.serve.residency import Residency
-from raylora.serve.resident import Lease
+from raylora.serve.resident import AdapterState, Lease
+from raylora.serve.routing import Routing
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RETRY_AFTER_S = 1
@@ -48,15 +54,35 @@ class Endpoint:
     batching: BatchingSpec
     engine: EngineThread
     residency: Residency
+    routes: Mapping[str, RouteSpec] = field(default_factory=dict[str, RouteSpec])
     started: int = field(default_factory=lambda: int(time.time()))
+    open_tokens: int = 0
+    """Prompts of the open requests and what their answers may come to."""
     vocabulary: Vocabulary = field(init=False)
+    routing: Routing = field(init=False)
+    _shadows: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     def __post_init__(self) -> None:
         self.vocabulary = Vocabulary(self.tokenizer)
+        self.routing = Routing(self.residency, self.routes)
 
-    async def acquire(self, model: str) -> Lease:
+    @property
+    def limit(self) -> int:
+        """Answers that are taken at once: those that generate and those that wait."""
+        return self.batching.max_batch_size + self.batching.max_queue
+
+    def balance(self) -> dict[str, Any]:
+        """What the ingress chooses among replicas by."""
+        names = {self.base, *self.residency.folders.keys}
+        for resident in self.residency.residents:
+            if resident.state is AdapterState.READY:
+                names |= {resident.key, *resident.asked_as}
+        batch = self.batching.max_batch_size
+        return {"limit": self.limit, "batch": batch, "names": sorted(names)}
+
+    async def acquire(self, model: str, user: str | None = None) -> Lease:
         """A hold on the model a request names; an ApiError where it cannot answer."""
-        return await self.answerable(self.residency.acquire(model))
+        return await self.answerable(self.routing.acquire(model, user))
 
     async def resolve(self, model: str) -> str | None:
         """The version a request would be answered by, None for the base; loads nothing."""
@@ -80,8 +106,60 @@ class Endpoint:
 
         Answers to one prompt have neighbouring indices.
         """
-        limit = self.batching.max_batch_size + self.batching.max_queue
-        if self.engine.open_requests + len(prompts) * answers > limit:
+        finished: dict[int, Completion] = {}
+        try:
+            async with aclosing(self._events(prompts, lease, sampling, answers)) as events:
+                async for index, event in events:
+                    if event.completion is not None:
+                        finished[index] = event.completion
+                    yield index, event
+        except ApiError as error:
+            self._record(lease, failed=error.status_code != HTTPStatus.TOO_MANY_REQUESTS)
+            raise
+        self._record(lease, failed=False)
+        if lease.shadow is not None and self.engine.open_requests < self.batching.max_batch_size:
+            work = asyncio.ensure_future(self._shadow(prompts, lease, sampling, answers, finished))
+            self._shadows.add(work)
+            work.add_done_callback(self._shadows.discard)
+
+    def _record(self, lease: Lease, *, failed: bool) -> None:
+        if lease.adapter is not None:
+            self.routing.record(lease.adapter, failed=failed)
+
+    async def _shadow(
+        self,
+        prompts: Sequence[Sequence[int]],
+        lease: Lease,
+        sampling: Sampling,
+        answers: int,
+        given: Mapping[int, Completion],
+    ) -> None:
+        """Ask the canary the same, for nobody but the log."""
+        assert lease.shadow is not None
+        try:
+            other = await self.residency.acquire(lease.shadow)
+        except RayloraError as error:
+            log.warning("%s answers no shadow request: %s", lease.shadow, error.message)
+            return
+        finished: dict[int, Completion] = {}
+        try:
+            async with aclosing(self._events(prompts, other, sampling, answers)) as events:
+                async for index, event in events:
+                    if event.completion is not None:
+                        finished[index] = event.completion
+            self._record(other, failed=False)
+            self.routing.compare(
+                lease, [given[i] for i in sorted(given)], [finished[i] for i in sorted(finished)]
+            )
+        except ApiError as error:
+            self._record(other, failed=error.status_code != HTTPStatus.TOO_MANY_REQUESTS)
+        finally:
+            other.release()
+
+    async def _events(
+        self, prompts: Sequence[Sequence[int]], lease: Lease, sampling: Sampling, answers: int
+    ) -> AsyncGenerator[tuple[int, Event], None]:
+        if self.engine.open_requests + len(prompts) * answers > self.limit:
             waiting = max(0, self.engine.open_requests - self.batching.max_batch_size)
             raise queue_full(waiting, RETRY_AFTER_S)
         index = {uuid.uuid4().hex: i for i in range(len(prompts) * answers)}
@@ -92,6 +170,8 @@ class Endpoint:
         seconds = self.batching.request_timeout_s
         deadline = asyncio.get_running_loop().time() + seconds
         events = self.engine.stream(requests)
+        tokens = sum(len(each.prompt_ids) + each.sampling.max_new_tokens for each in requests)
+        self.open_tokens += tokens
         try:
             while True:
                 try:
@@ -106,6 +186,7 @@ class Endpoint:
                     raise internal_error(f"generation failed: {done.error}")
                 yield index[event.id], event
         finally:
+            self.open_tokens -= tokens
             await events.aclose()
 
     def sampling(self, body: GenerationBody, max_tokens: int | None) -> Sampling:

@@ -77,7 +77,7 @@ async def _answer(
     request: Request,
 ) -> Any:
     """Generate for a request; the version is held until the last token."""
-    lease = await endpoint.acquire(body.model)
+    lease = await endpoint.acquire(body.model, body.user)
     number = body.n or 1
     answer = Answer(kind, lease.name, endpoint.fingerprint, endpoint.vocabulary, number)
     try:

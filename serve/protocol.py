@@ -14,7 +14,7 @@ from raylora.engine.grammar import ANY_OBJECT
 
 IGNORED = frozenset(
     {
-        "user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier",
+        "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier",
         "prompt_cache_key", "prompt_cache_retention",
     }
 )  # fmt: skip
@@ -148,6 +148,8 @@ class GenerationBody(Body):
     """Answers to each prompt; with a seed, the k-th is that of seed + k."""
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: Stop = ()
+    user: str | None = None
+    """Gets the same side of a route each time."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

@@ -23,6 +23,8 @@ class Remembered:
     """Names by which the loaded versions were asked for."""
     folders: Mapping[str, str] = field(default_factory=dict[str, str])
     """Names of adapters that came from folders, with their keys."""
+    rolled_back: tuple[str, ...] = ()
+    """Versions of canaries that failed too often."""
 
 
 class Memory(Protocol):

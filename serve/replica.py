@@ -5,8 +5,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
-from fastapi import FastAPI
+from ray import serve
 
 from raylora import __version__
 from raylora.config.places import cache
@@ -16,6 +17,7 @@ from raylora.lora import devices
 from raylora.lora.bank import Bank
 from raylora.lora.base import load_for_generation, load_tokenizer
 from raylora.lora.sources import LocalModel, fetch
+from raylora.serve.answering import AnsweringServer
 from raylora.serve.catalogue import Catalogue
 from raylora.serve.endpoint import Endpoint, fingerprint
 from raylora.serve.engine_thread import EngineThread
@@ -23,6 +25,7 @@ from raylora.serve.folders import Folders
 from raylora.serve.openai_api import create_app
 from raylora.serve.remembered import MemoryFile
 from raylora.serve.residency import Residency
+from raylora.serve.scaling import QUEUED_TOKENS
 from raylora.serve.shelf import BankSlots, RegistryShelf
 from raylora.tracking.location import tracking_uri
 from raylora.tracking.reference import is_run, parse
@@ -30,25 +33,44 @@ from raylora.tracking.registry import Registry
 
 
 class Replica:
-    """Ray Serve's ingress class; Serve makes the app by `__serve_build_asgi_app__`."""
+    """Ray Serve's class for the replicas; the ingress connects to each one's own port."""
 
-    async def __init__(self, document: dict[str, Any]) -> None:
+    async def __init__(self, document: dict[str, Any], drain_s: float) -> None:
         """Load the base and the adapters that the spec (as JSON) names."""
         logging.getLogger("raylora").setLevel(logging.INFO)
         spec = ServeSpec.model_validate(document)
         torch.set_num_threads(max(1, int(spec.cpus_per_replica)))
+        self._drain_s = drain_s
         self._endpoint = start_endpoint(spec)
         await self._endpoint.residency.restore(spec.adapters)
         self._following = asyncio.ensure_future(self._endpoint.residency.follow())
+        self._server = AnsweringServer(create_app(self._endpoint), self._endpoint.balance)
+        await self._server.start(ray.util.get_node_ip_address())
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """The routes of this replica."""
-        return create_app(self._endpoint)
+    def address(self) -> tuple[str, str, int, str]:
+        """Where the ingress connects to, and with which secret."""
+        id = serve.get_replica_context().replica_id.unique_id
+        return id, ray.util.get_node_ip_address(), self._server.port, self._server.secret
+
+    def awake(self) -> bool:
+        """Called for its effect on Serve, which starts a replica to answer it."""
+        return True
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What raylora.serve.scaling decides by."""
+        return {QUEUED_TOKENS: float(self._endpoint.open_tokens)}
 
     def check_health(self) -> None:
         """Serve starts a new replica where this raises."""
         if not self._endpoint.engine.is_alive:
             raise RuntimeError("the engine has failed")
+        if self._following.done():
+            raise RuntimeError("the registry is not followed any more")
+
+    async def __del__(self) -> None:
+        """Serve is stopping it: running requests may end, new ones go elsewhere."""
+        await self._server.drain(self._drain_s)
+        await self._server.stop()
 
 
 def start_endpoint(spec: ServeSpec) -> Endpoint:
@@ -81,6 +103,7 @@ def start_endpoint(spec: ServeSpec) -> Endpoint:
         tokenizer=tokenizer,
         max_length=engine.max_length,
         batching=spec.batching,
+        routes=spec.routes,
         engine=thread,
         residency=Residency(
             spec.model.name,

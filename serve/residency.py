@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from raylora.errors import InvalidAdapter, InvalidConfig, NotFound, RayloraError
 from raylora.lora.adapter_config import CHAT_TEMPLATE
@@ -84,6 +84,7 @@ class Residency:
         self._max_bytes = max_bytes
         self._residents: dict[str, Resident] = {}
         self._pins: set[str] = set()
+        self.rolled_back: set[str] = set()
         self._loads: dict[str, asyncio.Task[Resident]] = {}
         self._follower = Follower(catalogue, self)
         self._background: set[asyncio.Task[None]] = set()
@@ -101,7 +102,7 @@ class Residency:
     @property
     def pinned(self) -> set[str]:
         """The versions that stay loaded: what the pinned names mean now."""
-        meant = {self._meaning(model) for model in self._pins}
+        meant = {self.meaning(model) for model in self._pins}
         return {key for key in meant if key is not None}
 
     async def acquire(self, model: str) -> Lease:
@@ -145,7 +146,7 @@ class Residency:
         """
         await self.catalogue.refresh(0)
         before = await asyncio.to_thread(self._memory.read)
-        self._pins = set(before.pins)
+        self._pins, self.rolled_back = set(before.pins), set(before.rolled_back)
         self.folders.restore(before.folders)
         champions = list(self.catalogue.known)[: self._slots.capacity]
         wanted = [*references, *before.pins, *before.asked] or champions
@@ -158,6 +159,19 @@ class Residency:
     async def follow(self) -> None:
         """Follow the registry's aliases until cancelled, also while nobody asks."""
         await self._follower.run()
+
+    def meaning(self, model: str) -> str | None:
+        """As `resolve`, by what is known now; loads and asks nothing."""
+        if model in self._residents:
+            return model
+        if key := self.folders.key(model):
+            return key
+        return model if is_run(model) else self.catalogue.meaning(parse(model))
+
+    def remember_rollback(self, version: str) -> None:
+        """A canary's version that is not to get requests any more, after a restart too."""
+        self.rolled_back.add(version)
+        self._in_background(self._remember())
 
     async def load(self, model: str, *, pin: bool) -> Resident:
         """Load what `model` means; with `pin` it stays, and moves with its alias."""
@@ -188,7 +202,7 @@ class Residency:
         resident = None if key is None else self._residents.get(key)
         if resident is None:
             raise NotFound(f"{model} is not loaded here")
-        self._pins = {pin for pin in self._pins if self._meaning(pin) != key}
+        self._pins = {pin for pin in self._pins if self.meaning(pin) != key}
         if resident.state is AdapterState.FAILED:
             del self._residents[resident.key]
         elif resident.state.is_loaded:
@@ -210,15 +224,7 @@ class Residency:
     def _is_wanted(self, resident: Resident) -> bool:
         """Whether a name that it was asked for by still means it, or a pinned one does."""
         names = resident.asked_as | self._pins
-        return any(self._meaning(name) == resident.key for name in names)
-
-    def _meaning(self, model: str) -> str | None:
-        """As `resolve`, by what is known now."""
-        if model in self._residents:
-            return model
-        if key := self.folders.key(model):
-            return key
-        return model if is_run(model) else self.catalogue.meaning(parse(model))
+        return any(self.meaning(name) == resident.key for name in names)
 
     async def _drain(self, resident: Resident) -> None:
         resident.state = AdapterState.DRAINING
@@ -227,9 +233,12 @@ class Residency:
 
     def _leave_if_draining(self, resident: Resident) -> None:
         if resident.state is AdapterState.DRAINING:
-            task = asyncio.ensure_future(self._leave(resident))
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            self._in_background(self._leave(resident))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _leave(self, resident: Resident) -> None:
         async with self._room:
@@ -311,9 +320,14 @@ class Residency:
             for resident in self._residents.values()
             if resident.state is AdapterState.READY
             for name in resident.asked_as
-            if self._meaning(name) == resident.key
+            if self.meaning(name) == resident.key
         }
-        state = Remembered(tuple(sorted(self._pins)), tuple(sorted(asked)), self.folders.keys)
+        state = Remembered(
+            pins=tuple(sorted(self._pins)),
+            asked=tuple(sorted(asked)),
+            folders=self.folders.keys,
+            rolled_back=tuple(sorted(self.rolled_back)),
+        )
         await asyncio.to_thread(self._memory.write, state)
 
 

@@ -78,6 +78,8 @@ class Lease:
         self.name = name
         """What answers: name@version, or the base's name."""
         self.resident = resident
+        self.shadow: str | None = None
+        """Model that answers once more, for comparison."""
         self._idle = idle
         if resident is not None:
             resident.in_use += 1

@@ -41,9 +41,10 @@ def up(spec: ServeSpec) -> None:
         version = Registry(tracking_uri(spec.tracking, spec.outputs)).resolve(adapter)
         emit(StageEvent("serve", f"{adapter} is {version}"))
     emit(StageEvent("serve", f"starting {spec.name} on {spec.host}:{spec.port}"))
-    serve.start(proxy_location="HeadOnly", http_options={"host": spec.host, "port": spec.port})
+    # The ingress listens itself; Serve only keeps the address, for those who ask where it is.
+    serve.start(proxy_location="Disabled", http_options={"host": spec.host, "port": spec.port})
     try:
-        serve.run(build({"spec": spec}), name=spec.name, route_prefix="/")
+        serve.run(build({"spec": spec, "listens": True}), name=spec.name, route_prefix="/")
     except RuntimeError as error:
         raise RayloraError(
             f"the application {spec.name} did not start: {error}",

@@ -44,6 +44,7 @@ class EchoEngine:
         self.may_step.set()
         self.requests: list[Request] = []
         self.fails_after = -1
+        self.fails_for: set[str] = set()
         self.step_seconds = 0.0
 
     @property
@@ -65,7 +66,7 @@ class EchoEngine:
         time.sleep(self.step_seconds)
         events: list[Event] = []
         for row, reply in list(self.rows.values()):
-            if len(row.tokens) == self.fails_after:
+            if len(row.tokens) == self.fails_after or row.request.adapter in self.fails_for:
                 failure = Completion(row.id, "", (), FinishReason.ERROR, 0, error="no luck")
                 events.append(Event(row.id, "", failure))
             else:

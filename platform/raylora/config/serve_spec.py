@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raylora.config.model_spec import ModelSpec
 from raylora.config.spec import AdapterName, NonEmpty, Spec
@@ -25,6 +25,57 @@ class BatchingSpec(Spec):
     """Prompt tokens computed in one step beside the requests that generate."""
 
 
+class AutoscalingSpec(Spec):
+    """As many replicas as the waiting tokens need, instead of num_replicas."""
+
+    min_replicas: int = Field(default=1, ge=0)
+    """0 stops the last replica too; the next request waits for one to start."""
+    max_replicas: int = Field(default=4, ge=1)
+    tokens_per_replica: int = Field(default=8_000, ge=1)
+    """Tokens of open requests, prompts and what answers may come to, that one replica is for."""
+    up_after_s: float = Field(default=10, ge=0)
+    down_after_s: float = Field(default=300, ge=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "AutoscalingSpec":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} is over max_replicas {self.max_replicas}"
+            )
+        return self
+
+
+class RollbackSpec(Spec):
+    """When a canary gets no more requests."""
+
+    error_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Of its last answers; more failures end it. A request that is itself wrong is none."""
+    window: int = Field(default=100, ge=1)
+    min_requests: int = Field(default=20, ge=1)
+
+    @model_validator(mode="after")
+    def _window_holds_them(self) -> "RollbackSpec":
+        if self.min_requests > self.window:
+            raise ValueError(f"min_requests {self.min_requests} is over window {self.window}")
+        return self
+
+
+class RouteSpec(Spec):
+    """Two versions that answer one name: requests for the bare name go to stable or canary."""
+
+    stable: AdapterName = "champion"
+    """Alias or version number."""
+    canary: AdapterName = "challenger"
+    """Alias or version number; while there is none, stable answers everything."""
+    weight: float = Field(default=0.1, ge=0, le=1)
+    """Share of requests for the canary; one `user` always gets the same side."""
+    shadow: bool = False
+    """Stable answers everything, and the canary that share once more, only to be compared."""
+    log_text: bool = False
+    """Whether logged differences have 60 characters of both answers."""
+    rollback: RollbackSpec = RollbackSpec()
+
+
 class ServeSpec(Spec):
     """`raylora serve up` starts exactly this."""
 
@@ -43,9 +94,12 @@ class ServeSpec(Spec):
     adapters_root: Annotated[str, Field(pattern="^/")] | None = None
     """Folder, as an absolute path where the replicas run, below which /v1/load_lora_adapter takes
     adapters; null refuses that route."""
+    routes: dict[AdapterName, RouteSpec] = {}
+    """By name of the adapter."""
     host: NonEmpty = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     num_replicas: int = Field(default=1, ge=1)
+    autoscaling: AutoscalingSpec | None = None
     cpus_per_replica: float = Field(default=1, gt=0)
     gpus_per_replica: float = Field(default=0, ge=0)
     batching: BatchingSpec = BatchingSpec()
