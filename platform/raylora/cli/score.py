@@ -34,7 +34,7 @@ PREDICTIONS_SUFFIX, METRICS_SUFFIX = ".predictions.parquet", ".metrics.json"
     "--file",
     "files",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     help="Score this file with the settings of CONFIG's first data set. May be given repeatedly.",
 )
 @address_option
@@ -66,16 +66,23 @@ def command(
 def for_files(spec: EvaluateSpec, files: Sequence[Path]) -> EvaluateSpec:
     """The spec with these files for its data sets, each asked as its first one was.
 
-    Raises InvalidConfig for two files of one name.
+    Raises InvalidConfig for a file that is not there, and for two of one name.
     """
     first = spec.datasets[0]
     datasets = [
         first.model_copy(update={"source": str(file.absolute()), "name": None}) for file in files
     ]
     names = [asked.label for asked in datasets]
+    problems = [
+        Problem("--file", f"there is no file {file}", "Write the path of a file with rows")
+        for file in files
+        if not file.is_file()
+    ]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         message, remedy = f"two files are called {repeated}", "Score them one after the other"
-        raise InvalidConfig([Problem("--file", message, remedy)])
+        problems.append(Problem("--file", message, remedy))
+    if problems:
+        raise InvalidConfig(problems)
     return spec.model_copy(update={"datasets": tuple(datasets)})
 
 
