@@ -72,6 +72,17 @@ class Layout:
         offset, out = self.b_offsets[layer], self.shapes[layer][0]
         return flat[..., offset : offset + self.rank * out].unflatten(-1, (self.rank, out))
 
+    def first_rows_of_a(self, flat: Tensor, layer: str, rank: int) -> Tensor:
+        """A of this layer alone in one flat tensor, [rank, in]."""
+        group = self.groups[layer]
+        start = group.offset + group.layers.index(layer) * self.rank * group.width
+        return flat[start : start + rank * group.width].view(rank, group.width)
+
+    def first_rows_of_b(self, flat: Tensor, layer: str, rank: int) -> Tensor:
+        """B of this layer alone in one flat tensor, transposed, [rank, out]."""
+        start, out = self.b_offsets[layer], self.shapes[layer][0]
+        return flat[start : start + rank * out].view(rank, out)
+
     def rows(self, layer: str, rank: int) -> slice:
         """Rows of the group's A that are this layer's, of which it uses `rank`."""
         start = self.groups[layer].layers.index(layer) * self.rank

@@ -1,12 +1,13 @@
 """An adapter directory read, checked and converted to what the bank holds: on any thread."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from raylora.errors import InvalidAdapter
@@ -14,6 +15,8 @@ from raylora.lora import adapter_config, integrity
 from raylora.lora.adapter_config import CONFIG, WEIGHTS, AdapterConfig
 from raylora.lora.integrity import AdapterFacts
 from raylora.lora.layout import Layout, Layouts, Weights
+
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,14 @@ class Reader:
         flat = torch.zeros(layout.size, dtype=self._dtype, pin_memory=self._pinned)
         ranks = {layer: config.rank(layer) for layer in layout.shapes}
         scales: dict[str, float] = {}
-        with safe_open(directory / WEIGHTS, framework="pt") as file:
-            for layer, rank in ranks.items():
-                key_a, key_b = integrity.names(layer)
-                power, scale = _split(config.scale(layer))
-                layout.a(flat, layer)[layout.rows(layer, rank)] = file.get_tensor(key_a)
-                torch.mul(file.get_tensor(key_b).T, power, out=layout.b(flat, layer)[:rank])
-                if scale != 1:
-                    scales[layer] = scale
+        tensors = mapped(directory / WEIGHTS)
+        for layer, rank in ranks.items():
+            key_a, key_b = integrity.names(layer)
+            power, scale = _split(config.scale(layer))
+            layout.first_rows_of_a(flat, layer, rank).copy_(tensors[key_a])
+            torch.mul(tensors[key_b].T, power, out=layout.first_rows_of_b(flat, layer, rank))
+            if scale != 1:
+                scales[layer] = scale
         self._check_values(directory, config, layout, flat)
         return Weights(layout, flat, ranks, scales)
 
@@ -84,7 +87,8 @@ class Reader:
         self, directory: Path, config: AdapterConfig, layout: Layout, flat: Tensor
     ) -> None:
         """All at once; only where something is wrong, layer by layer for what to say."""
-        if integrity.is_finite(flat) and bool(flat[min(layout.b_offsets.values()) :].any()):
+        trained = any(bool(layout.b(flat, layer).any()) for layer in layout.shapes)
+        if trained and integrity.is_finite(flat):
             return
         integrity.check_values(directory, config)
         for layer in layout.shapes:
@@ -95,6 +99,26 @@ class Reader:
     def _layout(self, config: AdapterConfig) -> Layout:
         layers = tuple(filter(config.targets, self._shapes))
         return self._layouts.of(layers, max(map(config.rank, layers), default=1))
+
+
+def mapped(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file that was checked, as views of it: nothing is copied.
+
+    safe_open takes 60 us a tensor, 25 ms for the 420 of SmolLM2 with all layers adapted.
+    """
+    content = torch.from_file(str(path), size=path.stat().st_size, dtype=torch.uint8)
+    length = int.from_bytes(content[:8].numpy().tobytes(), "little")
+    header: dict[str, Any] = json.loads(content[8 : 8 + length].numpy().tobytes())
+    header.pop("__metadata__", None)
+    data = content[8 + length :]
+    if data.storage_offset() % 8:  # files of other tools: the header is padded since 0.3
+        data = data.clone()
+    return {
+        name: data[slice(*entry["data_offsets"])]
+        .view(_DTYPES[entry["dtype"]])
+        .view(entry["shape"])
+        for name, entry in header.items()
+    }
 
 
 def _split(scale: float) -> tuple[float, float]:
