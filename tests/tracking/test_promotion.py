@@ -188,6 +188,15 @@ def test_an_alias_set_by_hand_is_where_its_chain_begins(registry: Registry) -> N
     assert rollback(registry, "home").to_version == 2
 
 
+def test_a_name_from_before_there_were_ledgers_is_given_one(registry: Registry) -> None:
+    client = connect(registry.uri)
+    client.delete_registered_model_tag("home", "raylora.ledger")
+    client.set_registered_model_alias("home", "champion", "1")
+    assert history(registry, "home") == []
+    assert promote(registry, "home@2").from_version == 1
+    assert rollback(registry, "home").to_version == 1
+
+
 def test_a_version_with_an_alias_is_deleted_by_force_only(registry: Registry) -> None:
     for number in (1, 2):
         promote(registry, f"home@{number}")
@@ -201,7 +210,10 @@ def test_a_version_with_an_alias_is_deleted_by_force_only(registry: Registry) ->
     assert history(registry, "home")[-1].to_version is None
     assert rollback(registry, "home").to_version == 1
     delete(registry, "home@3")
-    assert registry.numbers("home") == [1]
+    delete(registry, "home@1", force=True, reason="all of it")
+    assert registry.numbers("home") == []
+    with pytest.raises(NotFound, match="no version of 'home'"):
+        registry.resolve("home")
 
 
 def test_a_rollback_passes_over_what_is_gone(registry: Registry) -> None:

@@ -13,6 +13,7 @@ from raylora.errors import RayloraError
 from raylora.tracking.failures import raylora_errors
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import RegisteredModel
     from mlflow.tracking import MlflowClient
 
 TAG = "raylora.ledger"
@@ -54,6 +55,22 @@ class Ledger:
         """Store a mapping as artifact."""
         with raylora_errors(self._uri):
             self._client.log_dict(self.mlflow_run_id, dict(content), file)
+
+
+def ledger_of(client: "MlflowClient", model: "RegisteredModel") -> str:
+    """MLflow's id of a model's ledger.
+
+    One that was registered before there were ledgers is given one. Of two that do so at the same
+    time both may write to their own in that moment; afterwards there is one.
+    """
+    if ledger := model.tags.get(TAG):
+        return ledger
+    (version,) = client.search_model_versions(f"name = '{model.name}'", max_results=1)
+    experiment_id = client.get_run(version.run_id or "").info.experiment_id
+    client.set_registered_model_tag(
+        model.name, TAG, open_ledger(client, model.name, experiment_id)
+    )
+    return client.get_registered_model(model.name).tags[TAG]
 
 
 def open_ledger(client: "MlflowClient", name: str, experiment_id: str) -> str:

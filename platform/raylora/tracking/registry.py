@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from raylora.errors import InvalidAdapter, InvalidConfig, NotFound, Problem
 from raylora.tracking import ledger, version_files
-from raylora.tracking.failures import raylora_errors
+from raylora.tracking.failures import NOT_FOUND, raylora_errors
 from raylora.tracking.ledger import Ledger
 from raylora.tracking.location import shown
 from raylora.tracking.nearest import not_found
@@ -120,14 +120,9 @@ class Registry:
 
     def ledger(self, name: str) -> Ledger:
         """Where the decisions about a name's aliases are written."""
-        run_id = self._model(name).tags.get(ledger.TAG)
-        if run_id is None:
-            raise NotFound(
-                f"{name} in {shown(self.uri)} has no ledger of promotions",
-                hint="it was registered by an early raylora: export its versions and import them "
-                "under a new name",
-            )
-        return Ledger(self._client, run_id)
+        model = self._model(name)
+        with raylora_errors(self.uri):
+            return Ledger(self._client, ledger.ledger_of(self._client, model))
 
     def point(self, name: str, alias: str, version: int | None) -> None:
         """Let an alias point at a version, or at none; only promotion calls this."""
@@ -173,7 +168,9 @@ class Registry:
 
         try:
             model = self._client.get_registered_model(name)
-        except MlflowException:
+        except MlflowException as error:
+            if error.error_code not in NOT_FOUND:
+                raise
             experiment_id = self._client.get_run(mlflow_run_id).info.experiment_id
             opened = ledger.open_ledger(self._client, name, experiment_id)
             try:
@@ -215,6 +212,8 @@ class Registry:
 def _pointed_at(model: "RegisteredModel", wanted: Reference) -> int:
     aliases = _aliases(model)
     if wanted.alias is None:
+        if not model.latest_versions:
+            raise not_found("version of", model.name, [])
         return aliases.get(CHAMPION) or _newest(model)
     if wanted.alias not in aliases:
         raise not_found("alias", str(wanted), [f"{model.name}@{alias}" for alias in aliases])
