@@ -2,7 +2,8 @@
 
     python -m benchmarks.peers.hf_trainer '{"model": DIR, "tokens": FILE, "dtype": "fp32", ...}'
 
-Under torchrun it is their DDP. FILE has one {"input_ids": [...], "labels": [...]} a line.
+Under torchrun it is their DDP. FILE has one {"input_ids": [...], "labels": [...]} a line. With
+"save": DIR the adapter is saved there.
 """
 
 import json
@@ -18,7 +19,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from benchmarks.peers.steps import Counting, OneByOne, common, dtype
+from benchmarks.peers.steps import Counting, OneByOne, common, dtype, say
 
 
 def main() -> None:
@@ -37,6 +38,10 @@ def main() -> None:
         callbacks=[OneByOne(batches, waits=settings["waits"])],
     )
     trainer.train()
+    if "save" in settings:
+        # Not save_model: that adds a pickle, with which no adapter is loaded.
+        trainer.model.save_pretrained(settings["save"])
+        say(saved=settings["save"])
 
 
 if __name__ == "__main__":
