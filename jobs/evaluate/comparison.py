@@ -87,13 +87,18 @@ class Pair:
 def compare(
     results: Sequence[RowResult], dataset: AskedSpec, metrics: Sequence[str]
 ) -> list[Comparison]:
-    """Every subject with each one before it; metrics that they share no row of are left out."""
+    """Every subject with each one before it, perplexity by the loss that it follows.
+
+    Metrics that two share no row of are left out.
+    """
+    measured = dict.fromkeys(
+        Metric.LOSS if name == Metric.PERPLEXITY else name for name in metrics
+    )
     subjects = dict.fromkeys(result.subject for result in results)
     return [
         _compared(pairs, dataset)
         for against, subject in combinations(subjects, 2)
-        for metric in metrics
-        if metric != Metric.PERPLEXITY  # follows the loss
+        for metric in measured
         if (pairs := pairs_of(results, subject, against, metric))
     ]
 

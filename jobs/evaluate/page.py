@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
+from raylora.config.metric import Metric, lower_is_better
 from raylora.jobs.evaluate.comparison import Comparison, Pair
 from raylora.jobs.evaluate.evaluation_report import Report
+from raylora.jobs.evaluate.row_result import RowResult
 from raylora.jobs.evaluate.scores import Score
 from raylora.jobs.html_page import Chart, document, facts, laid_out, note, table
 
@@ -131,14 +133,21 @@ def _texts(pair: Pair) -> Sequence[Any]:
         f"{pair.subject.file.rpartition('/')[2]}:{pair.subject.line}",
         asked,
         pair.subject.reference,
-        _given(pair.subject.answer, pair.subject.choice, pair.value),
-        _given(pair.against.answer, pair.against.choice, pair.other),
+        _given(pair, pair.subject, pair.value),
+        _given(pair, pair.against, pair.other),
         -pair.gain,
     )
 
 
-def _given(answer: str | None, choice: str | None, value: float) -> str:
-    return next((text for text in (answer, choice) if text is not None), f"{value:.4g}")
+def _given(pair: Pair, result: RowResult, value: float) -> str | None:
+    """What the metric has looked at: a choice, a loss, or an answer."""
+    match pair.metric:
+        case Metric.CHOICE_ACCURACY:
+            return result.choice
+        case Metric.LOSS:
+            return f"{value:.4g}"
+        case _:
+            return result.answer
 
 
 def _or_missing(value: float | None) -> Any:
@@ -178,7 +187,7 @@ def _by_scale(scores: Sequence[Score]) -> dict[str, list[Score]]:
     """Losses have an axis of their own: they are no shares."""
     scales: dict[str, list[Score]] = {}
     for score in scores:
-        name = score.metric if score.metric in ("loss", "perplexity") else "share of 1"
+        name = score.metric if lower_is_better(score.metric) else "share of 1"
         scales.setdefault(name, []).append(score)
     return scales
 
