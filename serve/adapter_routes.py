@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 
 from raylora.serve.api_errors import bad_request, model_not_found
+from raylora.serve.caller import caller_of, permitted
 from raylora.serve.endpoint import Endpoint
 from raylora.serve.listings import adapter_entries, adapter_entry
 from raylora.serve.protocol import Body
@@ -40,8 +41,10 @@ def add(app: FastAPI, endpoint: Endpoint) -> None:
     residency = endpoint.residency
 
     @app.get("/v1/adapters")
-    async def adapters() -> dict[str, Any]:
-        return {"object": "list", "base": endpoint.base, "data": adapter_entries(endpoint)}
+    async def adapters(request: Request) -> dict[str, Any]:
+        key = caller_of(request).key
+        entries = [entry for entry in adapter_entries(endpoint) if key.may_use(entry["id"])]
+        return {"object": "list", "base": endpoint.base, "data": entries}
 
     @app.post("/v1/adapters")
     async def load(body: LoadBody) -> dict[str, Any]:
@@ -49,9 +52,9 @@ def add(app: FastAPI, endpoint: Endpoint) -> None:
         return adapter_entry(endpoint, resident)
 
     @app.get("/v1/adapters/{model}")
-    async def adapter(model: str) -> dict[str, Any]:
+    async def adapter(model: str, request: Request) -> dict[str, Any]:
         """One version, loaded if need be."""
-        lease = await endpoint.acquire(model)
+        lease = await permitted(caller_of(request), model, endpoint.acquire)
         lease.release()
         if lease.resident is None:
             raise model_not_found(f"{model} is the base, not an adapter")

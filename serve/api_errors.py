@@ -55,6 +55,31 @@ def model_not_found(message: str) -> ApiError:
     return ApiError(HTTPStatus.NOT_FOUND, message, param="model", code="model_not_found")
 
 
+def invalid_key(message: str) -> ApiError:
+    """No key, or none that is known."""
+    return ApiError(
+        HTTPStatus.UNAUTHORIZED,
+        message,
+        code="invalid_api_key",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def not_permitted(message: str) -> ApiError:
+    """The key is known and may not do this."""
+    return ApiError(HTTPStatus.FORBIDDEN, message, code="insufficient_permissions")
+
+
+def rate_limited(message: str, retry_after_s: int | None) -> ApiError:
+    """A key's limit; None where trying again changes nothing."""
+    again = {"x-should-retry": "false"}
+    if retry_after_s is not None:
+        again = {"Retry-After": str(retry_after_s)}
+    return ApiError(
+        HTTPStatus.TOO_MANY_REQUESTS, message, code="rate_limit_exceeded", headers=again
+    )
+
+
 def queue_full(waiting: int, retry_after_s: int) -> ApiError:
     """More is waiting than the spec allows."""
     return ApiError(

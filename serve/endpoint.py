@@ -189,6 +189,15 @@ class Endpoint:
             self.open_tokens -= tokens
             await events.aclose()
 
+    def most_tokens(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, answers: int
+    ) -> int:
+        """What a request may come to: its prompts, and all that its answers have room for."""
+        return sum(
+            len(prompt) + answers * min(sampling.max_new_tokens, self.max_length - len(prompt))
+            for prompt in prompts
+        )
+
     def sampling(self, body: GenerationBody, max_tokens: int | None) -> Sampling:
         """What the engine is to do, by OpenAI's defaults."""
         return Sampling(

@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+from raylora.serve import metrics_text
 from raylora.serve.link import Piece
 
-ADAPTERS, ROUTES = "/v1/adapters", "/v1/routes"
+ADAPTERS, ROUTES, METRICS = "/v1/adapters", "/v1/routes", "/metrics"
 LORA = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 
 
@@ -14,7 +15,7 @@ def reaches_all(method: str, path: str) -> bool:
     """Whether a request is about the state of all replicas."""
     if method == "POST":
         return path == ADAPTERS or path in LORA
-    return (method == "GET" and path in (ADAPTERS, ROUTES)) or (
+    return (method == "GET" and path in (ADAPTERS, ROUTES, METRICS)) or (
         method == "DELETE" and path.startswith(f"{ADAPTERS}/")
     )
 
@@ -26,6 +27,9 @@ def merged(answers: Mapping[str, Piece]) -> Piece:
     if refused is not None:
         return refused
     whole = ordered[0]
+    if (b"content-type", metrics_text.CONTENT_TYPE.encode()) in whole.headers:
+        texts = {replica: answer.body.decode() for replica, answer in answers.items()}
+        return _with_body(whole, metrics_text.merged(texts).encode())
     lists = {replica: _listed(answers[replica].body) for replica in sorted(answers)}
     if any(entries is None for entries in lists.values()):
         return whole
@@ -35,10 +39,13 @@ def merged(answers: Mapping[str, Piece]) -> Piece:
         for replica, entries in lists.items()
         for entry in entries or ()
     ]
-    body = json.dumps(document, ensure_ascii=False).encode()
-    headers = [pair for pair in whole.headers if pair[0] != b"content-length"]
+    return _with_body(whole, json.dumps(document, ensure_ascii=False).encode())
+
+
+def _with_body(answer: Piece, body: bytes) -> Piece:
+    headers = [pair for pair in answer.headers if pair[0] != b"content-length"]
     length = (b"content-length", str(len(body)).encode())
-    return replace(whole, headers=[*headers, length], body=body)
+    return replace(answer, headers=[*headers, length], body=body)
 
 
 def _listed(body: bytes) -> list[dict[str, object]] | None:

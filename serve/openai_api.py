@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -11,10 +12,12 @@ from starlette.types import Send
 from raylora import __version__
 from raylora.serve import adapter_routes, api_errors
 from raylora.serve.answers import Answer, Events, Kind
-from raylora.serve.body_limit import BodyLimit
+from raylora.serve.caller import caller_of, permitted
+from raylora.serve.edge import Edge
 from raylora.serve.endpoint import Endpoint
 from raylora.serve.listings import model_card, model_cards
 from raylora.serve.protocol import ChatBody, CompletionBody, GenerationBody, ModelCard
+from raylora.serve.request_record import RequestRecord, record_of
 from raylora.serve.resident import Lease
 
 T = TypeVar("T")
@@ -23,11 +26,11 @@ ADAPTER_HEADER = "x-raylora-adapter"
 """name@version that answered; absent where the base did."""
 
 
-def create_app(endpoint: Endpoint) -> FastAPI:
-    """The ASGI application of one replica."""
+def create_app(endpoint: Endpoint, edge: Edge | None = None) -> FastAPI:
+    """The ASGI application of one replica; without an edge it is open to all who reach it."""
     app = FastAPI(title="raylora", version=__version__)
     api_errors.install(app)
-    app.add_middleware(BodyLimit)
+    (edge or Edge()).surround(app, endpoint)
     _add_generation(app, endpoint)
     _add_listings(app, endpoint)
     adapter_routes.add(app, endpoint)
@@ -53,12 +56,14 @@ def _add_generation(app: FastAPI, endpoint: Endpoint) -> None:
 
 def _add_listings(app: FastAPI, endpoint: Endpoint) -> None:
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": await model_cards(endpoint)}
+    async def models(request: Request) -> dict[str, Any]:
+        key = caller_of(request).key
+        cards = [card for card in await model_cards(endpoint) if key.may_use(card.id)]
+        return {"object": "list", "data": cards}
 
     @app.get("/v1/models/{model}")
-    async def model(model: str) -> ModelCard:
-        key = await endpoint.resolve(model)
+    async def model(model: str, request: Request) -> ModelCard:
+        key = await permitted(caller_of(request), model, endpoint.resolve)
         return model_card(endpoint, model, key)
 
     @app.get("/healthz")
@@ -77,16 +82,22 @@ async def _answer(
     request: Request,
 ) -> Any:
     """Generate for a request; the version is held until the last token."""
-    lease = await endpoint.acquire(body.model, body.user)
+    caller, record = caller_of(request), record_of(request)
     number = body.n or 1
+    record.model, record.streamed, record.answers = body.model, bool(body.stream), number
+    caller.count_request()
+    acquire = partial(endpoint.acquire, user=body.user)
+    lease = await permitted(caller, body.model, acquire)
+    record.answered_by = lease.name
     answer = Answer(kind, lease.name, endpoint.fingerprint, endpoint.vocabulary, number)
     try:
         sampling = endpoint.sampling(body, max_tokens)
-        generation = endpoint.generate(prompts(lease), lease, sampling, number)
+        asked = prompts(lease)
+        settle = caller.reserve(endpoint.most_tokens(asked, sampling, number))
     except BaseException:
         lease.release()
         raise
-    events = _held(lease, generation)
+    events = _held(lease, endpoint.generate(asked, lease, sampling, number), record, settle)
     headers = {ADAPTER_HEADER: lease.adapter} if lease.adapter else {}
     if not body.stream:
         whole = await _while_connected(request, answer.whole(events))
@@ -110,13 +121,20 @@ class EventStream(StreamingResponse):
                 await stream.aclose()
 
 
-async def _held(lease: Lease, events: Events) -> Events:
+async def _held(
+    lease: Lease, events: Events, record: RequestRecord, settle: Callable[[int], None]
+) -> Events:
     try:
         async for item in events:
+            record.saw(*item)
             yield item
+    except api_errors.ApiError as error:
+        record.broke(error)
+        raise
     finally:
         await events.aclose()
         lease.release()
+        settle(record.prompt_tokens + record.completion_tokens)
 
 
 async def _first(events: Events) -> Any:

@@ -19,14 +19,17 @@ from raylora.lora.base import load_for_generation, load_tokenizer
 from raylora.lora.sources import LocalModel, fetch
 from raylora.serve.answering import AnsweringServer
 from raylora.serve.catalogue import Catalogue
+from raylora.serve.edge import Edge
 from raylora.serve.endpoint import Endpoint, fingerprint
 from raylora.serve.engine_thread import EngineThread
 from raylora.serve.folders import Folders
+from raylora.serve.metrics import Metrics
 from raylora.serve.openai_api import create_app
 from raylora.serve.remembered import MemoryFile
 from raylora.serve.residency import Residency
 from raylora.serve.scaling import QUEUED_TOKENS
 from raylora.serve.shelf import BankSlots, RegistryShelf
+from raylora.serve.watched_slots import WatchedSlots
 from raylora.tracking.location import tracking_uri
 from raylora.tracking.reference import is_run, parse
 from raylora.tracking.registry import Registry
@@ -41,10 +44,11 @@ class Replica:
         spec = ServeSpec.model_validate(document)
         torch.set_num_threads(max(1, int(spec.cpus_per_replica)))
         self._drain_s = drain_s
-        self._endpoint = start_endpoint(spec)
+        edge = Edge.of(spec)
+        self._endpoint = start_endpoint(spec, edge.metrics)
         await self._endpoint.residency.restore(spec.adapters)
         self._following = asyncio.ensure_future(self._endpoint.residency.follow())
-        self._server = AnsweringServer(create_app(self._endpoint), self._endpoint.balance)
+        self._server = AnsweringServer(create_app(self._endpoint, edge), self._endpoint.balance)
         await self._server.start(ray.util.get_node_ip_address())
 
     def address(self) -> tuple[str, str, int, str]:
@@ -73,7 +77,7 @@ class Replica:
         await self._server.stop()
 
 
-def start_endpoint(spec: ServeSpec) -> Endpoint:
+def start_endpoint(spec: ServeSpec, metrics: Metrics) -> Endpoint:
     """Everything behind the routes, its engine running; no adapter is loaded yet."""
     local = fetch(spec.model, cache())
     device = devices.pick()
@@ -96,7 +100,7 @@ def start_endpoint(spec: ServeSpec) -> Endpoint:
     catalogue = Catalogue(registry.list, only, fresh_s=spec.poll_interval_s)
     shelf = RegistryShelf(registry, cache() / "adapters")
     root = None if spec.adapters_root is None else Path(spec.adapters_root)
-    slots = BankSlots(bank, thread, spec.max_adapters)
+    slots = WatchedSlots(BankSlots(bank, thread, spec.max_adapters), metrics)
     return Endpoint(
         base=spec.model.name,
         fingerprint=_fingerprint(spec, local),

@@ -13,6 +13,7 @@ from ray import serve
 
 from raylora.cluster.events import StageEvent, emit
 from raylora.config.compose import read_resolved
+from raylora.config.key_file import read_keys
 from raylora.config.serve_spec import ServeSpec
 from raylora.errors import RayloraError, Unreachable
 from raylora.serve.application import build
@@ -37,6 +38,9 @@ def main(arguments: list[str]) -> int:
 
 def up(spec: ServeSpec) -> None:
     """Start Serve if need be, deploy the application and wait until it answers."""
+    if spec.keys is not None:
+        found = len(read_keys(Path(spec.keys)).keys)
+        emit(StageEvent("serve", f"{found} keys in {spec.keys}"))
     for adapter in filter(lambda adapter: not is_run(adapter), spec.adapters):
         version = Registry(tracking_uri(spec.tracking, spec.outputs)).resolve(adapter)
         emit(StageEvent("serve", f"{adapter} is {version}"))

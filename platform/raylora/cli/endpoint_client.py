@@ -1,6 +1,7 @@
 """The endpoint as the command line sees it: OpenAI's API over httpx."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from raylora.errors import NotAuthorised, NotFound, RayloraError, Unreachable
 CONNECT_S = 3.0
 READ_S = 310.0
 """Between two pieces; the endpoint ends a request by itself before that."""
+KEY_VARIABLE = "RAYLORA_API_KEY"
+"""No option of its own: what stands on a command line, others on the machine can read."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class EndpointClient:
     def __init__(self, url: str) -> None:
         self._url = url
         limits = httpx.Timeout(READ_S, connect=CONNECT_S)
-        self._http = httpx.Client(base_url=url, timeout=limits, trust_env=False)
+        self._http = httpx.Client(base_url=url, timeout=limits, trust_env=False, headers=bearer())
 
     def default_model(self) -> str:
         """The first adapter by name, or the base."""
@@ -110,6 +113,12 @@ class EndpointClient:
             ) from error
 
 
+def bearer() -> dict[str, str]:
+    """Headers that carry the user's key, where there is one."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 def _check(response: httpx.Response) -> None:
     """Raise what an error status means."""
     if response.is_success:
@@ -121,7 +130,7 @@ def _check(response: httpx.Response) -> None:
         message = f"{response.status_code} from {response.url}: {response.text[:200]}"
     match response.status_code:
         case 401 | 403:
-            raise NotAuthorised(message)
+            raise NotAuthorised(message, hint=f"set {KEY_VARIABLE} to a key of the endpoint")
         case 404:
             raise NotFound(message)
         case _:

@@ -7,9 +7,11 @@ import click
 import httpx
 from rich.console import Group
 
+from raylora.cli.endpoint_client import bearer
 from raylora.cli.live import Progress, plain
 from raylora.cli.options import address_option, output_option
 from raylora.cli.output import emit, make_table, next_commands, note
+from raylora.cli.serve_keys import command as keys
 from raylora.cluster import applications, capacity, events, submission
 from raylora.cluster.applications import ServeStatus
 from raylora.cluster.bundle import SPEC_NAME, build
@@ -30,6 +32,9 @@ ANSWER_S = 5.0
 @click.group("serve")
 def command() -> None:
     """Start, inspect and stop the HTTP endpoint: OpenAI's API over the base and its adapters."""
+
+
+command.add_command(keys)
 
 
 @command.command("up")
@@ -142,9 +147,11 @@ def refuse_other_endpoint(spec: ServeSpec, running: ServeStatus) -> None:
 
 
 def endpoint_adapters(url: str) -> list[dict[str, Any]] | None:
-    """What /v1/adapters says; None where the endpoint cannot be reached from here."""
+    """What /v1/adapters says; None where the endpoint cannot be reached from here, or asked."""
     try:
-        answer = httpx.get(f"{url}/v1/adapters", timeout=ANSWER_S, trust_env=False)
+        answer = httpx.get(
+            f"{url}/v1/adapters", timeout=ANSWER_S, trust_env=False, headers=bearer()
+        )
         return answer.raise_for_status().json()["data"]
     except (httpx.HTTPError, ValueError):
         return None

@@ -143,6 +143,7 @@ def settle(spec: SomeSpec, *, is_local: bool, base: Path) -> SomeSpec:
         updates["subjects"] = tuple(
             _absolute(name, base) if "/" in name else name for name in spec.subjects
         )
+    updates |= {key: _absolute(path, base) for key, path in _endpoint_files(spec).items()}
     return spec.model_copy(update=updates)
 
 
@@ -246,18 +247,35 @@ def _is_here(path: Path) -> bool:
 
 
 def _refuse_scratch_outputs(spec: JobSpec | ServeSpec) -> None:
-    if "://" in spec.outputs or Path(spec.outputs).is_absolute():
-        return
-    raise InvalidConfig(
-        [
+    problems: list[Problem] = []
+    if "://" not in spec.outputs and not Path(spec.outputs).is_absolute():
+        problems.append(
             Problem(
                 "outputs",
                 f"{spec.outputs!r} is relative, and the job runs on another machine",
                 "Write storage that all its nodes share: an absolute path (/shared/outputs) or "
                 "a URI (s3://bucket/outputs)",
             )
-        ]
-    )
+        )
+    problems += [
+        Problem(
+            key,
+            f"{path!r} is relative, and the endpoint runs on other machines",
+            "Write an absolute path that every node has",
+        )
+        for key, path in _endpoint_files(spec).items()
+        if not Path(path).is_absolute()
+    ]
+    if problems:
+        raise InvalidConfig(problems)
+
+
+def _endpoint_files(spec: JobSpec | ServeSpec) -> dict[str, str]:
+    """Files that replicas open where they run; they never travel."""
+    if not isinstance(spec, ServeSpec):
+        return {}
+    named = {"keys": spec.keys, "access_log": spec.access_log}
+    return {key: path for key, path in named.items() if path is not None}
 
 
 def _model_folder(model_id: str, base: Path) -> str:

@@ -1,8 +1,9 @@
 """ServeSpec: one endpoint, its base model and the adapters it answers with."""
 
+from ipaddress import ip_address
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from raylora.config.model_spec import ModelSpec
 from raylora.config.spec import AdapterName, NonEmpty, Spec
@@ -98,9 +99,34 @@ class ServeSpec(Spec):
     """By name of the adapter."""
     host: NonEmpty = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
+    keys: NonEmpty | None = Field(default=None, validate_default=True)
+    """File of keys that `raylora serve keys add` writes, read where the replicas run; without one
+    the endpoint is open, and only on loopback."""
+    access_log: NonEmpty | None = None
+    """File that gets a JSON line for each request; null writes them to the replicas' logs."""
     num_replicas: int = Field(default=1, ge=1)
     autoscaling: AutoscalingSpec | None = None
     cpus_per_replica: float = Field(default=1, gt=0)
     gpus_per_replica: float = Field(default=0, ge=0)
     batching: BatchingSpec = BatchingSpec()
     tracking: TrackingSpec = TrackingSpec()
+
+    @field_validator("keys")
+    @classmethod
+    def _open_on_loopback_only(cls, value: str | None, info: ValidationInfo) -> str | None:
+        host = info.data.get("host")
+        if value is None and host is not None and not is_loopback(host):
+            raise ValueError(
+                f"the host {host} is reached from other machines, and without keys anyone there "
+                "could use the endpoint; write keys=FILE, a file that `raylora serve keys add "
+                "NAME --file FILE` makes, or host=127.0.0.1"
+            )
+        return value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens there."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
