@@ -1,13 +1,11 @@
 """OpenAI's own Python client, unchanged, against the routes behind a real HTTP server."""
 
-import socket
-import threading
 import time
 from collections.abc import Iterator
 
 import openai
 import pytest
-import uvicorn
+from tests.serve.http_server import serving
 
 from raylora.serve.openai_api import create_app
 
@@ -17,16 +15,8 @@ LONG: list = [{"role": "user", "content": "x" * 900}]
 
 @pytest.fixture
 def url(endpoint) -> Iterator[str]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(endpoint), log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    server.should_exit = True
-    thread.join()
-    listener.close()
+    with serving(create_app(endpoint)) as address:
+        yield f"{address}/v1"
 
 
 @pytest.fixture
