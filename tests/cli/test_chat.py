@@ -1,15 +1,20 @@
 """raylora chat against a small endpoint."""
 
 import json
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from io import StringIO
+from threading import Barrier, Event, Thread
 from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
+from raylora.cli.endpoint_client import Answer
 from raylora.cli.main import cli
+from raylora.cli.side_by_side import ask_all
 
 CARDS = [
     {"id": "tiny", "root": "tiny", "parent": None},
@@ -24,6 +29,12 @@ class Endpoint(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.bodies: list[dict[str, Any]] = []
         self.breaks: dict[str, Any] | None = None
+        self.broken_model: str | None = None
+        """The one whose answers break; None for all."""
+        self.together: Barrier | None = None
+        """Answers wait here for each other."""
+        self.authorizations: list[str | None] = []
+        self.refuses = False
 
     @property
     def url(self) -> str:
@@ -50,12 +61,19 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.endpoint.bodies.append(body)
+        self.endpoint.authorizations.append(self.headers["Authorization"])
+        if self.endpoint.refuses:
+            self.reply(401, json.dumps({"error": {"message": "send a key"}}))
+            return
+        if self.endpoint.together is not None:
+            self.endpoint.together.wait(5)
         model = "home@2" if body["model"] == "home" else body["model"]
         chunks: list[dict[str, Any]] = [
             {"model": model, "choices": [{"delta": {"content": piece}, "finish_reason": None}]}
             for piece in ("[bold]", "said ", body["messages"][-1]["content"])
         ]
-        if self.endpoint.breaks is not None:
+        breaks = self.endpoint.broken_model in (None, body["model"])
+        if self.endpoint.breaks is not None and breaks:
             chunks = [chunks[0], self.endpoint.breaks]
         else:
             chunks.append({"model": model, "choices": [{"delta": {}, "finish_reason": "stop"}]})
@@ -150,3 +168,59 @@ def test_a_broken_answer_is_an_error(endpoint, event):
 def test_an_endpoint_that_is_not_there_exits_3():
     result = CliRunner().invoke(cli, ["chat", "hello", "--endpoint", "http://127.0.0.1:9"])
     assert result.exit_code == 3
+
+
+def test_models_are_asked_at_the_same_time(endpoint):
+    endpoint.together = Barrier(3)
+    models = ("-m", "tiny", "-m", "home", "-m", "home@2")
+    result = chat(endpoint, "hello", "--no-system", *models)
+    assert result.exit_code == 0
+    assert not endpoint.together.broken
+    [titles, *_] = result.stdout.splitlines()
+    assert titles.split() == ["tiny", "home@2", "home@2"]
+    assert result.stdout.count("said hello") == 3
+    assert result.stdout.count("3 tokens, first after") == 3
+
+
+def test_one_that_fails_leaves_the_others_their_answers(endpoint):
+    endpoint.breaks = {"model": "home@2", "error": {"message": "device lost"}}
+    endpoint.broken_model = "home"
+    result = chat(endpoint, "hello", "-m", "tiny", "-m", "home")
+    assert result.exit_code == 1
+    assert "said hello" in result.stdout
+    assert "device lost" in result.stdout
+    assert "device lost" in result.stderr
+
+
+def test_columns_grow_on_a_terminal_while_the_answers_are_written():
+    out = StringIO()
+    told = Event()
+
+    def slow(show) -> Answer:
+        show("first ")
+        deadline = time.monotonic() + 5
+        while "first" not in out.getvalue():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        told.set()
+        show("second")
+        return Answer("home@2", "first second", "stop", 2, 1.0, 0.5)
+
+    console = Console(file=out, force_terminal=True, width=80)
+    [column] = ask_all(["home"], [slow], console)
+    assert told.is_set()
+    assert column.title == "home@2"
+    assert out.getvalue().rstrip().count("first second") >= 1
+
+
+def test_a_key_is_sent_from_the_environment(endpoint, monkeypatch):
+    monkeypatch.setenv("RAYLORA_API_KEY", "rl-mine")
+    chat(endpoint, "hello", "-m", "tiny", "--no-system")
+    assert endpoint.authorizations == ["Bearer rl-mine"]
+
+
+def test_a_refused_key_exits_4_and_names_the_variable(endpoint):
+    endpoint.refuses = True
+    result = chat(endpoint, "hello", "-m", "tiny", "--no-system")
+    assert result.exit_code == 4
+    assert "RAYLORA_API_KEY" in result.stderr

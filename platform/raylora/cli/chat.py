@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -9,8 +10,9 @@ from rich.console import Console
 
 from raylora.cli.endpoint_client import Answer, EndpointClient
 from raylora.cli.options import address_option, output_option
-from raylora.cli.output import emit, make_table, note
+from raylora.cli.output import emit, note, result_console
 from raylora.cli.serve import find_endpoint
+from raylora.cli.side_by_side import ask_all
 
 LEAVE = ("/exit", "/quit")
 
@@ -52,7 +54,7 @@ def command(
 ) -> None:
     """Ask an endpoint: once with PROMPT, or in a conversation without it.
 
-    With several models each answers the same prompt, and a table shows the answers side by side.
+    Several models are asked the same at once, and write side by side.
     """
     client = EndpointClient(find_endpoint(endpoint, address))
     chosen = models or (client.default_model(),)
@@ -61,7 +63,7 @@ def command(
     options = {"temperature": temperature, "max_tokens": max_tokens}
     for line in _lines() if prompt is None else [prompt]:
         if output == "json" or len(talks) > 1:
-            emit_answers([talk.ask(line, options, _quiet) for talk in talks], output)
+            _together(talks, line, options, output)
         else:
             _stream(talks[0], line, options)
 
@@ -82,17 +84,6 @@ class Talk:
         return answer
 
 
-def emit_answers(answers: Sequence[Answer], output: str) -> None:
-    """Answers of several models to one prompt, side by side."""
-    emit(
-        list(answers),
-        output,
-        lambda: make_table(
-            [answer.model for answer in answers], [[answer.text for answer in answers]]
-        ),
-    )
-
-
 def _system_prompts(
     client: EndpointClient, models: Sequence[str], fixed: str | None
 ) -> list[str | None]:
@@ -104,16 +95,24 @@ def _system_prompts(
     return [text or shared for text in own]
 
 
+def _together(talks: Sequence[Talk], prompt: str, options: dict[str, Any], output: str) -> None:
+    """Answers of several models, in columns or as JSON; the first error once all have ended."""
+    asks = [partial(talk.ask, prompt, options) for talk in talks]
+    names = [talk.model for talk in talks]
+    console = Console(quiet=True) if output == "json" else result_console()
+    columns = ask_all(names, asks, console)
+    if error := next((column.error for column in columns if column.error), None):
+        raise error
+    if output == "json":
+        emit([column.answer for column in columns], output)
+
+
 def _stream(talk: Talk, prompt: str, options: dict[str, Any]) -> None:
     """Text on stdout as it comes; who said it, and how fast, on stderr."""
     console = Console(highlight=False, soft_wrap=True)
     answer = talk.ask(prompt, options, lambda piece: console.print(piece, end="", markup=False))
     console.print()
-    note(f"{answer.model}: {answer.tokens} tokens, {answer.tokens_per_second:.1f} tokens/s")
-
-
-def _quiet(piece: str) -> None:
-    pass
+    note(f"{answer.model}: {answer.speed}")
 
 
 def _lines() -> Iterator[str]:

@@ -29,11 +29,21 @@ class Answer:
     finish_reason: str
     tokens: int
     seconds: float
+    first_s: float
+    """Until the first piece of text."""
 
     @property
     def tokens_per_second(self) -> float:
         """Over the whole request, the prompt included."""
         return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def speed(self) -> str:
+        """In words."""
+        return (
+            f"{self.tokens} tokens, first after {self.first_s:.2f} s, "
+            f"{self.tokens_per_second:.1f} tokens/s"
+        )
 
 
 class EndpointClient:
@@ -74,6 +84,7 @@ class EndpointClient:
         }
         started = time.monotonic()
         pieces: list[str] = []
+        first: float | None = None
         named, reason, tokens = model, "", 0
         with (
             self._answering(),
@@ -90,11 +101,16 @@ class EndpointClient:
                 for choice in chunk["choices"]:
                     piece = choice["delta"].get("content") or ""
                     reason = choice["finish_reason"] or reason
+                    if piece and first is None:
+                        first = time.monotonic()
                     pieces.append(piece)
                     show(piece)
         if not reason:
             raise RayloraError(f"{self._url} broke the answer off", hint="raylora serve status")
-        return Answer(named, "".join(pieces), reason, tokens, time.monotonic() - started)
+        ended = time.monotonic()
+        return Answer(
+            named, "".join(pieces), reason, tokens, ended - started, (first or ended) - started
+        )
 
     def _get(self, path: str) -> Any:
         with self._answering():
