@@ -7,24 +7,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-import torch
 from click.testing import CliRunner
+from tests.registered import register
 
 from raylora.cli.main import cli
 from raylora.cluster import applications, head, processes
 from raylora.cluster.connect import Cluster
-from raylora.config.lora_spec import LoraSpec
 from raylora.config.model_spec import DType, ModelSource, ModelSpec
-from raylora.config.train_spec import TrackingSpec
-from raylora.lora.attach import attach, save_adapter
-from raylora.lora.base import load_base
-from raylora.lora.devices import pick
-from raylora.lora.sources import fetch
-from raylora.tracking.location import tracking_uri
-from raylora.tracking.promotion import promote
-from raylora.tracking.registry import Registry
-from raylora.tracking.run import RunStatus
-from raylora.tracking.runs import open_run
 
 SYSTEM = "Answer in JSON."
 pytestmark = pytest.mark.ray
@@ -42,19 +31,7 @@ def outputs(model: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """An outputs folder whose registry has tones@1, the champion."""
     monkeypatch.setenv("RAYLORA_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "outputs"
-    local = fetch(model, tmp_path / "cache")
-    peft_model = attach(load_base(local, model, pick()), LoraSpec(r=4), seed=1)
-    for name, parameter in peft_model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.5)
-    lineage = {"data": {"system_prompt": SYSTEM}}
-    save_adapter(peft_model, tmp_path / "adapter", local, lineage)
-    uri = tracking_uri(TrackingSpec(), str(folder))
-    run = open_run(uri, "default", "20260101-000000-abcdef", "tones", params={}, tags={})
-    registry = Registry(uri)
-    version = registry.register("tones", run, tmp_path / "adapter", tags={})
-    promote(registry, str(version))
-    run.finish(RunStatus.FINISHED)
+    register(folder, model, tmp_path, "tones", SYSTEM)
     return folder
 
 

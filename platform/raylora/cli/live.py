@@ -20,6 +20,7 @@ from rich.text import Text
 from raylora.cli.output import MISSING, chatter_console, note
 from raylora.cluster import events
 from raylora.cluster.events import (
+    BatchEvent,
     ComparisonEvent,
     EvaluationEvent,
     Event,
@@ -53,6 +54,7 @@ class Progress:
     comparisons: list[ComparisonEvent] = field(default_factory=list[ComparisonEvent])
     report: ReportEvent | None = None
     result: ResultEvent | None = None
+    batch: BatchEvent | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict[str, float])
     """Finished stages in their order."""
     tail: deque[str] = field(default_factory=lambda: deque[str](maxlen=TAIL_LINES))
@@ -80,6 +82,8 @@ class Progress:
                 self.report = event
             case ResultEvent():
                 self.result = event
+            case BatchEvent():
+                self.batch = event
 
     def close_stage(self, at: float) -> None:
         """The current stage ends at this time, by the clock of the machine that says so."""
@@ -140,6 +144,8 @@ def plain(event: Event) -> str:
             return f"written to {event.folder}"
         case ResultEvent():
             return f"{event.adapter or 'no adapter registered'}  {event.adapter_dir}"
+        case BatchEvent():
+            return f"{event.answers} answers and {event.refused} refused rows in {event.output}"
 
 
 class _Display(Protocol):

@@ -51,6 +51,8 @@ COMMANDS: dict[str, Entry] = {
     "models": Entry("raylora.cli.models:command", "List, fetch and convert base models."),
     "serve": Entry("raylora.cli.serve:command", "Start, inspect and stop the HTTP endpoint."),
     "chat": Entry("raylora.cli.chat:command", "Talk to the base or an adapter of an endpoint."),
+    "batch": Entry("raylora.cli.batch:command", "Ask every row of a file of adapters."),
+    "bench": Entry("raylora.cli.bench:command", "Measure an endpoint under load."),
     "config": Entry("raylora.cli.config:command", "List, show and validate configurations."),
     "cluster": Entry("raylora.cli.cluster:command", "Start, inspect and stop the local cluster."),
     "doctor": Entry("raylora.cli.doctor:command", "Check this machine and say what is missing."),

@@ -114,14 +114,14 @@ def start_endpoint(spec: ServeSpec, cluster: Cluster) -> None:
     """Start the endpoint and wait until it answers; JobFailed where it does not."""
     client = JobClient(cluster)
     refuse_other_endpoint(spec, applications.status(cluster))
-    _require_room(spec, client)
+    require_room(spec, client)
     settled = submission.settle(spec, is_local=cluster.is_local, base=Path.cwd())
     job_id = client.submit(
         PROGRAM_UP,
         [SPEC_NAME],
         build(submission.as_yaml(settled)),
         name=spec.name,
-        env=_environment(spec, cluster),
+        env=environment(spec, cluster),
         warm=spec.model.source is not ModelSource.HUB and not spec.gpus_per_replica,
     )
     _follow(client, job_id)
@@ -173,7 +173,7 @@ def _split(arguments: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     return DEFAULT_CONFIG, arguments
 
 
-def _require_room(spec: ServeSpec, client: JobClient) -> None:
+def require_room(spec: ServeSpec, client: JobClient) -> None:
     asked = {"CPU": spec.cpus_per_replica, "GPU": spec.gpus_per_replica}
     per_replica = {name: size for name, size in asked.items() if size}
     try:
@@ -186,7 +186,7 @@ def _require_room(spec: ServeSpec, client: JobClient) -> None:
         ) from error
 
 
-def _environment(spec: ServeSpec, cluster: Cluster) -> dict[str, str]:
+def environment(spec: ServeSpec, cluster: Cluster) -> dict[str, str]:
     """Variables of the replicas, which have the job's: its own cache, no model hub."""
     offline = {} if spec.model.source is ModelSource.HUB else {"HF_HUB_OFFLINE": "1"}
     own = {"RAYLORA_CACHE": str(cache())} if cluster.is_local else {}

@@ -24,7 +24,7 @@ def _now() -> float:
 class StageEvent:
     """The job enters a stage.
 
-    start, workers, base, data, model, train, verify, evaluate, register, serve or done.
+    start, workers, base, data, model, train, verify, evaluate, register, serve, batch or done.
     """
 
     stage: str
@@ -136,6 +136,26 @@ class ResultEvent:
     adapter_dir: str
 
 
+@dataclass(frozen=True)
+class BatchEvent:
+    """A batch is over: lines of its file by what they are."""
+
+    output: str
+    answers: int
+    """Given now."""
+    refused: int
+    """Rows that could not be asked, from before as well."""
+    resumed: int
+    """Lines that were there before."""
+    failed: int
+    """Without a line: to be asked again."""
+    tokens: int
+    """Generated now."""
+    seconds: float
+    refusals: list[str] = field(default_factory=list[str])
+    """The first rows that could not be asked now, with the reason."""
+
+
 Event = (
     StageEvent
     | StepEvent
@@ -146,6 +166,7 @@ Event = (
     | ComparisonEvent
     | ReportEvent
     | ResultEvent
+    | BatchEvent
 )
 
 Tell = Callable[[Event], None]
@@ -161,6 +182,7 @@ _KINDS: dict[str, type[Event]] = {
     "comparison": ComparisonEvent,
     "report": ReportEvent,
     "result": ResultEvent,
+    "batch": BatchEvent,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
