@@ -57,7 +57,9 @@ def test_status_shows_applications_replicas_and_the_endpoint(serve):
     assert (application["name"], application["state"]) == ("raylora", "RUNNING")
     assert application["replicas"] == 1
     assert shown["adapters"] is None
-    assert "RUNNING" in serve(DETAILS, "status").stdout
+    result = serve(DETAILS, "status")
+    assert "RUNNING" in result.stdout
+    assert "RAYLORA_API_KEY" in result.stderr
 
 
 def test_status_of_nothing_says_how_to_begin(serve):

@@ -15,7 +15,7 @@ from raylora.errors import RayloraError
 from raylora.jobs.check.report import Report
 
 PAGES = ("datasets.md", "recipes.md", "troubleshooting.md", "production.md")
-READ = (*PAGES, "evaluation.md")
+READ = (*PAGES, "evaluation.md", "serving.md")
 """Pages whose commands and links are looked at; what else a page shows has a test of its own."""
 ALL = [case for page in PAGES for case in cases(page)]
 Check = Callable[[Case], Report]

@@ -7,7 +7,7 @@ import click
 import httpx
 from rich.console import Group
 
-from raylora.cli.endpoint_client import bearer
+from raylora.cli.endpoint_client import KEY_VARIABLE, bearer
 from raylora.cli.live import Progress, plain
 from raylora.cli.options import address_option, output_option
 from raylora.cli.output import emit, make_table, next_commands, note
@@ -83,6 +83,10 @@ def status(address: str | None, output: str) -> None:
     summary = _summary(state)
     if output == "table" and state.host is None:
         note("nothing is served; raylora serve up starts the endpoint")
+    elif output == "table" and summary["adapters"] is None:
+        note(
+            f"the endpoint does not tell from here what it holds; if it has keys, set {KEY_VARIABLE}"
+        )
     emit(summary, output, lambda: _status_table(summary))
 
 
