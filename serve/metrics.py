@@ -4,6 +4,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -78,6 +79,8 @@ class Metrics:
     ) -> None:
         self.registry = CollectorRegistry()
         self._labels = Labels(self._forget, limit, clock)
+        self._series: dict[str, _Answers] = {}
+        """To look a series up by its label takes as long as to count."""
         self._requests = self._counter("requests", "Requests for answers.", "adapter", "status")
         self._prompt = self._counter("prompt_tokens", "Tokens of prompts.", "adapter")
         self._completion = self._counter("completion_tokens", "Tokens generated.", "adapter")
@@ -114,15 +117,20 @@ class Metrics:
         # What did not get as far as a version has none: names that clients make up are no label.
         adapter = "" if record.answered_by is None else self._labels.of(record.answered_by)
         self._requests.labels(adapter, str(record.status)).inc()
-        if record.first_token_s is None:
+        first_s = record.first_token_s
+        if first_s is None:
             return
-        self._prompt.labels(adapter).inc(record.prompt_tokens)
-        self._completion.labels(adapter).inc(record.completion_tokens)
-        self._first.labels(adapter).observe(record.first_token_s)
-        self._total.labels(adapter).observe(record.total_s)
+        series = self._series.get(adapter)
+        if series is None:
+            series = self._series[adapter] = self._of(adapter)
+        series.prompt.inc(record.prompt_tokens)
+        series.completion.inc(record.completion_tokens)
+        series.first.observe(first_s)
+        series.total.observe(record.total_s)
         for row in record.rows.values():
-            if row.token_s is not None:
-                self._token.labels(adapter).observe(row.token_s)
+            token_s = row.token_s
+            if token_s is not None:
+                series.token.observe(token_s)
 
     def loaded(self, key: str, seconds: float) -> None:
         """A version is in the bank."""
@@ -141,7 +149,15 @@ class Metrics:
         """All series in Prometheus' text format."""
         return generate_latest(self.registry).decode()
 
+    def _of(self, adapter: str) -> "_Answers":
+        return _Answers(
+            *(self._prompt.labels(adapter), self._completion.labels(adapter)),
+            *(self._first.labels(adapter), self._token.labels(adapter)),
+            self._total.labels(adapter),
+        )
+
     def _forget(self, adapter: str) -> None:
+        self._series.pop(adapter, None)
         for series in self._by_adapter:
             series.remove_by_labels({"adapter": adapter})
 
@@ -152,6 +168,16 @@ class Metrics:
         return Histogram(
             f"raylora_{name}", help_text, ("adapter",), buckets=buckets, registry=self.registry
         )
+
+
+class _Answers(NamedTuple):
+    """The series of one version's answers."""
+
+    prompt: Counter
+    completion: Counter
+    first: Histogram
+    token: Histogram
+    total: Histogram
 
 
 class _LevelCollector(Collector):

@@ -85,7 +85,8 @@ def status(address: str | None, output: str) -> None:
         note("nothing is served; raylora serve up starts the endpoint")
     elif output == "table" and summary["adapters"] is None:
         note(
-            f"the endpoint does not tell from here what it holds; if it has keys, set {KEY_VARIABLE}"
+            "the endpoint does not say what it holds: it cannot be reached from here, or has keys "
+            f"and {KEY_VARIABLE} is not one of them"
         )
     emit(summary, output, lambda: _status_table(summary))
 
