@@ -29,7 +29,7 @@ from raylora.serve.api_errors import (
     queue_full,
     unavailable,
 )
-from raylora.serve.engine_thread import EngineThread
+from raylora.serve.engines import ServingEngine
 from raylora.serve.protocol import ChatBody, CompletionBody, GenerationBody
 from raylora.serve.residency import Residency
 from raylora.serve.resident import AdapterState, Lease
@@ -52,7 +52,7 @@ class Endpoint:
     tokenizer: Any
     max_length: int
     batching: BatchingSpec
-    engine: EngineThread
+    engine: ServingEngine
     residency: Residency
     routes: Mapping[str, RouteSpec] = field(default_factory=dict[str, RouteSpec])
     started: int = field(default_factory=lambda: int(time.time()))

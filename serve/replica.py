@@ -1,4 +1,4 @@
-"""One replica: the base, the bank and the engine in a process of Ray Serve's."""
+"""One replica: an engine and the routes in front of it in a process of Ray Serve's."""
 
 import asyncio
 import logging
@@ -12,23 +12,20 @@ from ray import serve
 from raylora import __version__
 from raylora.config.places import cache
 from raylora.config.serve_spec import ServeSpec
-from raylora.engine.generator import Engine
-from raylora.lora import devices
-from raylora.lora.bank import Bank
-from raylora.lora.base import load_for_generation, load_tokenizer
+from raylora.lora.base import load_tokenizer
 from raylora.lora.sources import LocalModel, fetch
 from raylora.serve.answering import AnsweringServer
 from raylora.serve.catalogue import Catalogue
 from raylora.serve.edge import Edge
 from raylora.serve.endpoint import Endpoint, fingerprint
-from raylora.serve.engine_thread import EngineThread
+from raylora.serve.engines import start_engine
 from raylora.serve.folders import Folders
 from raylora.serve.metrics import Metrics
 from raylora.serve.openai_api import create_app
 from raylora.serve.remembered import MemoryFile
 from raylora.serve.residency import Residency
 from raylora.serve.scaling import QUEUED_TOKENS
-from raylora.serve.shelf import BankSlots, RegistryShelf
+from raylora.serve.shelf import RegistryShelf
 from raylora.serve.watched_slots import WatchedSlots
 from raylora.tracking.location import tracking_uri
 from raylora.tracking.reference import is_run, parse
@@ -75,40 +72,28 @@ class Replica:
         """Serve is stopping it: running requests may end, new ones go elsewhere."""
         await self._server.drain(self._drain_s)
         await self._server.stop()
+        await asyncio.to_thread(self._endpoint.engine.stop)
 
 
 def start_endpoint(spec: ServeSpec, metrics: Metrics) -> Endpoint:
     """Everything behind the routes, its engine running; no adapter is loaded yet."""
     local = fetch(spec.model, cache())
-    device = devices.pick()
     tokenizer = load_tokenizer(local)
-    model = load_for_generation(local, spec.model, device)
-    bank = Bank(model, base_revision=local.revision)
-    engine = Engine(
-        model,
-        tokenizer,
-        bank,
-        max_batch_size=spec.batching.max_batch_size,
-        max_length=spec.model.max_length,
-        cache_bytes=spec.batching.cache_mb << 20,
-        prefill_tokens=spec.batching.prefill_tokens,
-    )
-    thread = EngineThread(engine)
-    thread.start()
+    running = start_engine(spec, local, tokenizer)
     registry = Registry(tracking_uri(spec.tracking, spec.outputs))
     only = frozenset(ref if is_run(ref) else parse(ref).name for ref in spec.adapters)
     catalogue = Catalogue(registry.list, only, fresh_s=spec.poll_interval_s)
     shelf = RegistryShelf(registry, cache() / "adapters")
     root = None if spec.adapters_root is None else Path(spec.adapters_root)
-    slots = WatchedSlots(BankSlots(bank, thread, spec.max_adapters), metrics)
+    slots = WatchedSlots(running.slots, metrics)
     return Endpoint(
         base=spec.model.name,
         fingerprint=_fingerprint(spec, local),
         tokenizer=tokenizer,
-        max_length=engine.max_length,
+        max_length=running.max_length,
         batching=spec.batching,
         routes=spec.routes,
-        engine=thread,
+        engine=running.engine,
         residency=Residency(
             spec.model.name,
             catalogue,
@@ -127,6 +112,7 @@ def _fingerprint(spec: ServeSpec, local: LocalModel) -> str:
         torch=torch.__version__,
         base=local.id,
         revision=local.revision,
+        engine=spec.engine,
         dtype=spec.model.dtype,
         quantization=spec.model.quantization,
     )

@@ -1,11 +1,12 @@
 """ServeSpec: one endpoint, its base model and the adapters it answers with."""
 
+from enum import StrEnum
 from ipaddress import ip_address
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from raylora.config.model_spec import ModelSpec
+from raylora.config.model_spec import ModelSpec, Quantization
 from raylora.config.spec import AdapterName, NonEmpty, Spec
 from raylora.config.train_spec import TrackingSpec
 
@@ -77,6 +78,26 @@ class RouteSpec(Spec):
     rollback: RollbackSpec = RollbackSpec()
 
 
+class EngineKind(StrEnum):
+    """What generates: raylora's own engine in the replica, or a vLLM server beside it."""
+
+    RAYLORA = "raylora"
+    VLLM = "vllm"
+
+
+class VllmSpec(Spec):
+    """The server of `engine: vllm`, one beside each replica."""
+
+    python: NonEmpty | None = None
+    """Interpreter of the environment that has vLLM, as a path where the replicas run; null is
+    raylora's own. vLLM 0.32 wants another transformers than raylora, hence one of its own."""
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 64
+    """Largest rank that is loaded; vLLM pads every adapter to it."""
+    start_timeout_s: float = Field(default=600, gt=0)
+    arguments: tuple[NonEmpty, ...] = ()
+    """More arguments of vllm.entrypoints.openai.api_server, such as --tensor-parallel-size=2."""
+
+
 class ServeSpec(Spec):
     """`raylora serve up` starts exactly this."""
 
@@ -84,6 +105,8 @@ class ServeSpec(Spec):
     """Name of the Ray Serve application."""
     outputs: NonEmpty = "outputs"
     model: ModelSpec = ModelSpec()
+    engine: EngineKind = Field(default=EngineKind.RAYLORA, validate_default=True)
+    vllm: VllmSpec = VllmSpec()
     adapters: tuple[NonEmpty, ...] = ()
     """References: name, name@7 or name@alias. Empty serves the champion of every name."""
     max_adapters: int = Field(default=64, ge=1)
@@ -120,6 +143,18 @@ class ServeSpec(Spec):
                 f"the host {host} is reached from other machines, and without keys anyone there "
                 "could use the endpoint; write keys=FILE, a file that `raylora serve keys add "
                 "NAME --file FILE` makes, or host=127.0.0.1"
+            )
+        return value
+
+    @field_validator("engine")
+    @classmethod
+    def _vllm_keeps_plain_weights(cls, value: EngineKind, info: ValidationInfo) -> EngineKind:
+        model = info.data.get("model")
+        if value is EngineKind.VLLM and model and model.quantization is not Quantization.NONE:
+            raise ValueError(
+                f"vLLM would round the weights its own way, and model.quantization="
+                f"{model.quantization} promises those that the adapters were trained on; write "
+                "model.quantization=none or engine=raylora"
             )
         return value
 

@@ -1,0 +1,116 @@
+"""What more adapters cost: in one batch, and beside the batch."""
+
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.bars.adapter_files import many, write_adapters
+from benchmarks.bars.bar import Bar, at_least, at_most
+from benchmarks.bars.generators import Generator, Workload, ours
+from benchmarks.bars.prompts import prompts
+from benchmarks.bars.serve_generation import ROUNDS, THREADS, Cost, Step, byte_bound, once
+from benchmarks.bars.smollm2 import Base, smollm2
+
+ROWS = 64
+NEW_TOKENS = 24
+SHARES = {8: 0.85, 32: 0.75, 64: 0.55}
+"""Distinct adapters in the batch, and what is to stay of the base's rate."""
+HOT = 16
+REGISTERED = (16, 64, 256, 1000)
+FLAT = 0.95
+REGISTER_S = 0.040
+COLD_S = 0.150
+COLD_TRIES = 12
+
+
+def measure() -> Iterator[Bar]:
+    """Distinct adapters in a batch on each number of threads, then those that are not in it."""
+    base = smollm2()
+    with tempfile.TemporaryDirectory(prefix="rlb-") as name:
+        folder = Path(name)
+        adapters = write_adapters(folder, base.local, ROWS)
+        for threads in THREADS:
+            with ours(base.path, threads=threads, adapters=adapters, batch=ROWS) as engine:
+                yield from _distinct(engine, base, list(adapters), threads)
+        paths = list(adapters.values())
+        yield from _registered(base, folder, paths)
+
+
+def _distinct(
+    engine: Generator, base: Base, keys: Sequence[str], threads: int
+) -> Iterator[Bar]:
+    texts = prompts(base, ROWS)
+
+    def work(distinct: int) -> Workload:
+        own = [keys[row % distinct] if distinct else None for row in range(ROWS)]
+        return Workload(own, texts, [NEW_TOKENS] * ROWS)
+
+    once(engine, work(0))
+    rounds: list[dict[int, Step]] = [
+        {distinct: once(engine, work(distinct)) for distinct in (0, *SHARES)}
+        for _ in range(ROUNDS)
+    ]
+    for distinct, target in SHARES.items():
+        cost = Cost(
+            [steps[distinct].rate / steps[0].rate for steps in rounds],
+            [steps[distinct].step_s - steps[0].step_s for steps in rounds],
+            byte_bound(engine, distinct),
+        )
+        yield cost.bar(
+            f"{distinct} of 64 distinct, {threads} thread{'s' * (threads > 1)}", target
+        )
+
+
+def _registered(base: Base, folder: Path, adapters: Sequence[Path]) -> Iterator[Bar]:
+    """A hot set among more and more others, the cost of one more, and of one that is cold."""
+    known = many(folder / "many", adapters, max(REGISTERED))
+    hot = list(known)[:HOT]
+    work = Workload(hot, prompts(base, HOT), [NEW_TOKENS] * HOT)
+    first = {key: known[key] for key in hot}
+    rates: dict[int, list[float]] = {}
+    costs: list[float] = []
+    with ours(base.path, threads=1, adapters=first) as engine:
+        once(engine, work)
+        count = HOT
+        for wanted in REGISTERED:
+            for key in list(known)[count:wanted]:
+                costs.append(engine.tell("register", key=key, path=str(known[key]))["seconds"])
+            count = wanted
+            rates[wanted] = [once(engine, work).rate for _ in range(ROUNDS)]
+        held = engine.tell("memory")
+        yield at_least(
+            "hot set of 16, 1,000 known over 16",
+            [a / b for a, b in zip(rates[REGISTERED[-1]], rates[HOT], strict=True)],
+            FLAT,
+            "x",
+            ", ".join(f"{n}: {statistics.median(r):.0f}/s" for n, r in rates.items()),
+        )
+        yield at_most(
+            "  resident bytes, of the budget",
+            [held["adapter_bytes"] / held["budget_bytes"]],
+            1.0,
+            "",
+            f"process {held['resident_bytes'] / 1e9:.1f} GB",
+        )
+        yield at_most(
+            "registering one, slowest",
+            [1000 * max(costs)],
+            1000 * REGISTER_S,
+            " ms",
+            f"median {1000 * statistics.median(costs):.1f} ms, "
+            f"last hundred {1000 * statistics.median(costs[-100:]):.1f} ms",
+        )
+        yield _cold(engine, list(known), base)
+
+
+def _cold(engine: Generator, keys: Sequence[str], base: Base) -> Bar:
+    """The first token through an adapter that is known and not in the batch's memory."""
+    text = prompts(base, 1)[0]
+    late: list[float] = []
+    engine.tell("first_token", key=keys[0], prompt=text)
+    for key in keys[-COLD_TRIES:]:
+        cold = engine.tell("first_token", key=key, prompt=text)["seconds"]
+        warm = engine.tell("first_token", key=keys[0], prompt=text)["seconds"]
+        late.append(1000 * (cold - warm))
+    return at_most("cold adapter's first token, later by", late, 1000 * COLD_S, " ms")

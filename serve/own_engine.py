@@ -1,0 +1,31 @@
+"""raylora's own engine: the base, the bank and the engine's thread in this process."""
+
+from typing import Any
+
+from raylora.config.serve_spec import ServeSpec
+from raylora.engine.generator import Engine
+from raylora.lora import devices
+from raylora.lora.bank import Bank
+from raylora.lora.base import load_for_generation
+from raylora.lora.sources import LocalModel
+from raylora.serve.engine_thread import EngineThread
+from raylora.serve.engines import Running
+from raylora.serve.shelf import BankSlots
+
+
+def start_own_engine(spec: ServeSpec, local: LocalModel, tokenizer: Any) -> Running:
+    """Load the base and begin to step."""
+    model = load_for_generation(local, spec.model, devices.pick())
+    bank = Bank(model, base_revision=local.revision)
+    engine = Engine(
+        model,
+        tokenizer,
+        bank,
+        max_batch_size=spec.batching.max_batch_size,
+        max_length=spec.model.max_length,
+        cache_bytes=spec.batching.cache_mb << 20,
+        prefill_tokens=spec.batching.prefill_tokens,
+    )
+    thread = EngineThread(engine)
+    thread.start()
+    return Running(thread, BankSlots(bank, thread, spec.max_adapters), engine.max_length)
