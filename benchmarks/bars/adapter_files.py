@@ -1,4 +1,4 @@
-"""Adapters for the bars of serving: random, all linear layers, as PEFT and the registry take them."""
+"""Random adapters on all linear layers, as PEFT and the registry take them."""
 
 from collections.abc import Sequence
 from pathlib import Path

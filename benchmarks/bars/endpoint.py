@@ -1,4 +1,4 @@
-"""An endpoint in a sandbox, with adapters in a registry of its own, as `raylora serve up` has it."""
+"""An endpoint in a sandbox, as `raylora serve up` has it, with a registry of its own."""
 
 import json
 import socket
@@ -41,9 +41,7 @@ class Endpoint:
     def client(self, connections: int = 64) -> httpx.AsyncClient:
         """For loopback alone: no proxy, and no wait of its own."""
         limits = httpx.Limits(max_connections=connections)
-        return httpx.AsyncClient(
-            base_url=self.url, trust_env=False, timeout=300, limits=limits
-        )
+        return httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=300, limits=limits)
 
 
 @contextmanager
@@ -76,9 +74,7 @@ def registered(box: Sandbox, base: Base, versions: dict[str, int]) -> Registry:
 def serve_processes(home: Path) -> list[str]:
     """Whatever belongs to Serve and is alive in this home."""
     return [
-        name
-        for name in processes(home).values()
-        if any(part in name for part in SERVE_PROCESSES)
+        name for name in processes(home).values() if any(part in name for part in SERVE_PROCESSES)
     ]
 
 

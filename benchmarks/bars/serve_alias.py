@@ -83,7 +83,7 @@ def judge(
 
 
 def _behind(reply: Reply, version: int, moves: Sequence[Move]) -> float | None:
-    """Seconds between the alias leaving a version and the request; None where it never named it."""
+    """Seconds from the alias leaving a version to the request; None where it never named it."""
     best: float | None = None
     for number, move in enumerate(moves):
         if move.version != version or move.before > reply.ended:

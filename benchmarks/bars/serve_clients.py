@@ -20,7 +20,7 @@ LANGCHAIN = "langchain-openai client"
 
 
 def measure() -> Iterator[Bar]:
-    """openai from our environment, langchain-openai from the peers'."""
+    """Openai from our environment, langchain-openai from the peers'."""
     with endpoint({NAME: 2}) as served:
         report = asyncio.run(_report(served))
         checks = [check() for check in openai_client.conversations(served.url, report)]

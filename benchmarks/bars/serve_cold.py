@@ -73,5 +73,3 @@ def _read_s(file: Path) -> float:
     started = time.perf_counter()
     file.read_bytes()
     return time.perf_counter() - started
-
-

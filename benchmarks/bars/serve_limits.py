@@ -104,7 +104,7 @@ def measure_overload() -> Iterator[Bar]:
 async def _overloaded(served: Endpoint, base: Base) -> tuple[float, list[Reply]]:
     texts = stories(base, BATCH)
 
-    def sender(call: Caller):  # noqa: ANN202
+    def sender(call: Caller):
         return lambda number: call.post(PATH, _body(base, texts[number % BATCH], SHORT))
 
     async with caller(served.url, BATCH) as call:

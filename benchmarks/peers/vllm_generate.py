@@ -2,8 +2,8 @@
 
     python -m benchmarks.peers.vllm_generate '{"model": DIR, "threads": 2, "adapters": {...}, ...}'
 
-A line of stdin is {"do": "generate", "keys": ..., "prompts": ..., "new_tokens": ...}; the answer is
-one JSON object. With adapters in the settings each of them has a slot of its own.
+A line of stdin is {"do": "generate", "keys": ..., "prompts": ..., "new_tokens": ...}; the answer
+is one JSON object. With adapters in the settings each of them has a slot of its own.
 """
 
 import json
