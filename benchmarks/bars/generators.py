@@ -77,10 +77,16 @@ class Generator:
 
 @contextmanager
 def ours(
-    model: Path, *, threads: int, adapters: Mapping[str, Path], batch: int = 16
+    model: Path,
+    *,
+    threads: int,
+    adapters: Mapping[str, Path],
+    batch: int = 16,
+    max_bytes: int | None = None,
 ) -> Iterator[Generator]:
-    """Raylora's engine and bank."""
-    settings = _settings(model, threads, adapters) | {"batch": batch}
+    """Our engine and bank; max_bytes is the bank's budget of memory."""
+    own = {"batch": batch, "max_bytes": max_bytes}
+    settings = _settings(model, threads, adapters) | own
     with _program(sys.executable, "benchmarks.bars.engine_program", threads, settings) as made:
         yield made
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -151,9 +152,8 @@ def per_second(replies: Sequence[Reply]) -> float:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that so large a share of them does not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, -(-int(len(ordered) * share * 1000) // 1000) - 1))]
+    """The smallest value that at least this share of them does not exceed."""
+    return sorted(values)[max(0, math.ceil(round(share * len(values), 6)) - 1)]
 
 
 def middle_ms(replies: Sequence[Reply]) -> float:
