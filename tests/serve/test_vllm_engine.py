@@ -210,7 +210,7 @@ def test_quantised_weights_are_refused_with_the_reason():
         load_serve("quickstart", ["engine=vllm", "model.quantization=nf4"])
     problem = caught.value.problems[0]
     assert problem.key == "model.quantization"
-    assert "model.quantization=none or engine=raylora" in f"{problem.found} {problem.remedy}"
+    assert "model.quantization=none or engine=raylora" in f"{problem.message} {problem.remedy}"
 
 
 def test_the_command_line_follows_the_spec():
