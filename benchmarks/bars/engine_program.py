@@ -62,7 +62,7 @@ class Bench:
         model.generation_config.eos_token_id = None
         tokenizer.eos_token = None
         self._budget: int | None = settings["max_bytes"]
-        budget = {} if self._budget is None else {"max_bytes": self._budget}
+        budget: Facts = {} if self._budget is None else {"max_bytes": self._budget}
         self._bank: Any = Bank(model, **budget)
         for key, path in settings["adapters"].items():
             self._bank.add(key, Path(path))
