@@ -65,9 +65,9 @@ def no_engine(spec: ServeSpec, local: LocalModel, tokenizer: Any) -> engines.Run
 class NoReplica(replica.Replica):
     """A replica in whose process the engine is that; pickled whole, since this is __main__."""
 
-    async def __init__(self, document: dict[str, Any]) -> None:
+    async def __init__(self, *given: Any) -> None:
         replica.start_engine = no_engine
-        await super().__init__(document)
+        await super().__init__(*given)
 
 
 def main() -> None:
