@@ -168,6 +168,10 @@ class VllmSlots:
         if not response.is_success:
             raise RayloraError(f"vLLM does not unload {key}: {_said(response.text)}")
 
+    def tier(self, key: str) -> str:
+        """Its own memory; vLLM does not tell which of them are on the device now."""
+        return "host"
+
 
 def start_vllm(spec: ServeSpec, local: LocalModel) -> Running:
     """Start the server and connect to it."""

@@ -215,7 +215,7 @@ def test_quantised_weights_are_refused_with_the_reason():
 
 def test_the_command_line_follows_the_spec():
     overrides = ["engine=vllm", "model.dtype=fp32", "vllm.python=/env/bin/python"]
-    spec = load_serve("quickstart", [*overrides, "vllm.arguments=[--seed=1]"]).spec
+    spec = load_serve("quickstart", [*overrides, "vllm.arguments=['--seed=1']"]).spec
     line = command(spec, LocalModel(Path("/m"), "m", "r", "m"), 512, 8123)
     assert line[:3] == ["/env/bin/python", "-m", "vllm.entrypoints.openai.api_server"]
     assert {"--host=127.0.0.1", "--port=8123", "--model=/m", "--dtype=float32"} <= set(line)
