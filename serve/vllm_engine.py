@@ -17,6 +17,7 @@ from raylora.lora.base import linear_shapes_of
 from raylora.lora.integrity import AdapterFacts, verify
 from raylora.lora.sources import LocalModel
 from raylora.serve.engines import Running
+from raylora.serve.residency import MakeRoom
 from raylora.serve.vllm_protocol import Answering, body_of
 from raylora.serve.vllm_server import start_server
 
@@ -141,9 +142,14 @@ class VllmSlots:
         self._base_revision = base_revision
 
     async def add(
-        self, key: str, directory: Path, *, manifest_required: bool = True
+        self,
+        key: str,
+        directory: Path,
+        make_room: MakeRoom,
+        *,
+        manifest_required: bool = True,
     ) -> AdapterFacts:
-        """Check as for the bank, then have vLLM load it. Raises InvalidAdapter."""
+        """Check as for the bank, make room, and have vLLM load it. Raises InvalidAdapter."""
         facts = await asyncio.to_thread(
             verify,
             directory,
@@ -156,6 +162,7 @@ class VllmSlots:
                 f"{directory}: rank {facts.r} is over vllm.max_lora_rank={self._max_rank}",
                 hint="raise vllm.max_lora_rank and start the endpoint again",
             )
+        await make_room(facts.bytes)
         given = {"lora_name": key, "lora_path": str(directory.resolve())}
         response = await self._engine.post(LOAD, given)
         if not response.is_success:

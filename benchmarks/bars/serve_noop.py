@@ -18,6 +18,7 @@ from raylora.engine.request import Completion, Event, FinishReason, Request
 from raylora.lora.integrity import AdapterFacts, verify
 from raylora.lora.sources import LocalModel
 from raylora.serve import engines, replica, up
+from raylora.serve.residency import MakeRoom
 
 
 class NoEngine:
@@ -44,7 +45,12 @@ class NoSlots:
     capacity = 64
 
     async def add(
-        self, key: str, directory: Path, *, manifest_required: bool = True
+        self,
+        key: str,
+        directory: Path,
+        make_room: MakeRoom,
+        *,
+        manifest_required: bool = True,
     ) -> AdapterFacts:
         """Check."""
         return await asyncio.to_thread(verify, directory, manifest_required=manifest_required)

@@ -172,6 +172,10 @@ def linears(tiny_config: LlamaConfig) -> dict[str, tuple[int, int]]:
     return linear_shapes_of(tiny_config)
 
 
+async def room(size: int) -> None:
+    assert size > 0
+
+
 def slots_of(fake: FakeVllm, linears: dict[str, tuple[int, int]], rank: int = 64) -> VllmSlots:
     return VllmSlots(VllmEngine(fake, "base"), 2, rank, linears, None)
 
@@ -179,7 +183,7 @@ def slots_of(fake: FakeVllm, linears: dict[str, tuple[int, int]], rank: int = 64
 def test_an_adapter_is_checked_loaded_and_unloaded(fake: FakeVllm, adapter: Path, linears):
     async def both() -> int:
         slots = slots_of(fake, linears)
-        facts = await slots.add("a@1", adapter)
+        facts = await slots.add("a@1", adapter, room)
         assert fake.loaded == {"a@1": str(adapter.resolve())}
         await slots.remove("a@1")
         return facts.r
@@ -192,15 +196,15 @@ def test_a_damaged_adapter_never_reaches_vllm(fake: FakeVllm, adapter: Path, lin
     weights = adapter / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(InvalidAdapter):
-        asyncio.run(slots_of(fake, linears).add("a@1", adapter))
+        asyncio.run(slots_of(fake, linears).add("a@1", adapter, room))
     assert fake.loaded == {}
 
 
 def test_what_vllm_cannot_load_is_refused_with_the_reason(fake: FakeVllm, adapter: Path, linears):
     with pytest.raises(InvalidAdapter, match="no such tensors"):
-        asyncio.run(slots_of(fake, linears).add("broken@1", adapter))
+        asyncio.run(slots_of(fake, linears).add("broken@1", adapter, room))
     with pytest.raises(InvalidAdapter, match="vllm.max_lora_rank=2"):
-        asyncio.run(slots_of(fake, linears, rank=2).add("a@1", adapter))
+        asyncio.run(slots_of(fake, linears, rank=2).add("a@1", adapter, room))
     with pytest.raises(RayloraError, match="not loaded"):
         asyncio.run(slots_of(fake, linears).remove("a@1"))
 

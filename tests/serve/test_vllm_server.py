@@ -47,6 +47,10 @@ async def asked(running: Running, *requests: Request) -> dict[str, Completion]:
     }
 
 
+async def room(size: int) -> None:
+    assert size > 0
+
+
 def adapter_of(model: Any, local: LocalModel, directory: Path) -> Path:
     adapted = attach(model, LoraSpec(r=8), 0)
     for name, parameter in adapted.named_parameters():
@@ -79,7 +83,7 @@ def test_vllm_gives_our_engines_tokens(
     try:
 
         async def all_of_it() -> tuple[dict[str, Completion], dict[str, Completion]]:
-            await running.slots.add("a@1", directory)
+            await running.slots.add("a@1", directory, room)
             plain = await asked(running, *requests)
             held = Sampling(40, grammar=grammar_of(SCHEMA))
             schema = await asked(running, Request("json", prompt, "a@1", held))
