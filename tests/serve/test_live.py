@@ -10,7 +10,7 @@ import pytest
 from raylora.errors import InvalidAdapter, NotFound
 from raylora.serve.catalogue import Catalogue
 from raylora.serve.remembered import MemoryFile
-from raylora.serve.residency import Residency
+from raylora.serve.residency import MakeRoom, Residency
 from raylora.serve.resident import AdapterState
 
 POLL_S = 0.01
@@ -264,7 +264,9 @@ def test_a_folder_cannot_take_a_name_that_is_taken_or_none(live, mine, name):
 
 
 def test_a_folder_that_fails_its_check_leaves_its_name_free(live, slots, mine, monkeypatch):
-    async def refuse(key: str, directory: Path, *, manifest_required: bool) -> None:
+    async def refuse(
+        key: str, directory: Path, make_room: MakeRoom, *, manifest_required: bool
+    ) -> None:
         raise InvalidAdapter("rank 999")
 
     residency = live()

@@ -55,6 +55,7 @@ class PrefixTree(Generic[P]):
         most = limit // self._block_bytes
         path = self._path(owner, tokens)
         if most <= len(path) or len(tokens) < BLOCK:
+            self._touch(path)
             self.shrink(limit)
             return
         node = path[-1] if path else self._roots.setdefault(owner, _Node(None, owner))

@@ -36,7 +36,7 @@ def test_what_is_written_is_not_asked_again(path):
 @pytest.mark.parametrize("cut", range(1, 40))
 def test_a_line_that_was_cut_is_asked_again(path, cut):
     with Book(path, plan()) as book:
-        book.write([line(1), line(2, answer="grösser")])
+        book.write([line(1), line(2, answer="gr\u00f6sser")])
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
     with Book(path, plan()) as again:
