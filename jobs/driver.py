@@ -22,6 +22,8 @@ class Given:
     run_id: str
     config: str
     """What stands after `raylora submit` for the same training: a configuration and overrides."""
+    commit: str = ""
+    """Of the git repository that it was submitted from; empty where that is not known."""
 
 
 def drive(program: str, act: Callable[[Given], object], argv: Sequence[str] | None = None) -> int:
@@ -33,8 +35,10 @@ def drive(program: str, act: Callable[[Given], object], argv: Sequence[str] | No
     parser.add_argument("spec", type=Path)
     parser.add_argument("--run-id", default=None)
     parser.add_argument("--config", default="spec.yaml")
+    parser.add_argument("--commit", default="")
     arguments = parser.parse_args(argv)
-    given = Given(arguments.spec, arguments.run_id or new_run_id(), arguments.config)
+    run_id = arguments.run_id or new_run_id()
+    given = Given(arguments.spec, run_id, arguments.config, arguments.commit)
     # Ray would fold lines that look alike, and the events of two steps do.
     os.environ["RAY_DEDUP_LOGS"] = "0"
     try:

@@ -30,20 +30,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the job."""
     return drive(
         "raylora.jobs.finetune",
-        lambda given: finetune(read_resolved(given.spec, TrainSpec), given.run_id),
+        lambda given: finetune(read_resolved(given.spec, TrainSpec), given.run_id, given.commit),
         argv,
     )
 
 
-def finetune(spec: TrainSpec, run_id: str) -> ResultEvent:
-    """Train, check, evaluate and register one adapter. The cluster is the one Ray finds."""
+def finetune(spec: TrainSpec, run_id: str, commit: str = "") -> ResultEvent:
+    """Train, check, evaluate and register one adapter. The cluster is the one Ray finds.
+
+    commit: of the git repository that the job was submitted from.
+    """
     places = run_dir(Path(spec.outputs).absolute(), spec.tracking.experiment, run_id)
     make_folders(places)
     # Mistakes in the data are found before anything is started.
     data = survey(spec.data, Path.cwd())
     connect()
     uri = tracking_uri(spec.tracking, spec.outputs)
-    with recorded(spec, run_id, uri, data) as run:
+    with recorded(spec, run_id, uri, data, commit) as run:
         assignment = Assignment(spec, run_id, run.mlflow_run_id, uri, places)
         outcome, assessment = train(assignment)
         run.log_metrics({"final_loss": outcome.loss}, outcome.steps)

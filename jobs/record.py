@@ -4,19 +4,23 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
 
 import raylora
+from raylora.cluster.events import NoticeEvent, emit
 from raylora.config.evaluate_spec import EvaluateSpec
+from raylora.config.places import run_dir
 from raylora.config.spec import Spec
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import RayloraError
 from raylora.jobs.assignment import spec_sha256
 from raylora.jobs.data.survey import Surveyed
 from raylora.tracking.location import shown
-from raylora.tracking.runs import Run, RunStatus, open_run
+from raylora.tracking.run import Run, RunStatus
+from raylora.tracking.tracked import TrackedRun, start
 
 PACKAGES = ("torch", "transformers", "peft", "deepspeed", "bitsandbytes", "ray", "mlflow")
 """Whose versions are tags of the run."""
@@ -24,36 +28,65 @@ PACKAGES = ("torch", "transformers", "peft", "deepspeed", "bitsandbytes", "ray",
 PARAMETERS = ("name", "model", "data", "lora", "training", "workers", "evaluation")
 """Parts of the spec that are parameters of the run."""
 
+GIT_COMMIT = "mlflow.source.git.commit"
+"""MLflow's tag, which its pages show."""
+RunT = TypeVar("RunT", bound=Run)
+
 SPEC = "spec.yaml"
 """The resolved spec among the run's artifacts."""
 
 
 def open_record(
-    spec: TrainSpec, run_id: str, uri: str, tags: Mapping[str, str] | None = None
-) -> Run:
-    """Open the MLflow run of a spec, or continue it. Raises Unreachable, NotAuthorised."""
-    return open_run(
+    spec: TrainSpec,
+    run_id: str,
+    uri: str,
+    tags: Mapping[str, str] | None = None,
+    *,
+    parent: str = "",
+) -> TrackedRun:
+    """Open the MLflow run of a spec, or continue it; the server may be away.
+
+    parent: the run that it is shown below.
+    """
+    places = run_dir(Path(spec.outputs).absolute(), spec.tracking.experiment, run_id)
+    return start(
         uri,
         spec.tracking.experiment,
         run_id,
         spec.name,
+        places.tracking,
         params=spec.model_dump(mode="json", include=set(PARAMETERS)),
         tags=origin_tags(spec) | dict(tags or {}),
+        parent=parent,
     )
 
 
 @contextmanager
-def recorded(spec: TrainSpec, run_id: str, uri: str, data: Sequence[Surveyed]) -> Iterator[Run]:
-    """Within: the run is RUNNING, and then FINISHED, FAILED or KILLED."""
-    with ending(open_record(spec, run_id, uri)) as run:
-        run.log_dict(without_passwords(spec), SPEC)
-        for part in data:
-            run.log_dataset(part.name, part.source, part.digest, part.rows, part.context)
-        yield run
+def recorded(
+    spec: TrainSpec, run_id: str, uri: str, data: Sequence[Surveyed], commit: str = ""
+) -> Iterator[TrackedRun]:
+    """Within: the run is RUNNING, and then FINISHED, FAILED or KILLED.
+
+    Raises NotAuthorised. A server that is away is waited for at the end, and no longer than
+    tracking.settle_seconds.
+    """
+    run = open_record(spec, run_id, uri, {GIT_COMMIT: commit} if commit else None)
+    away = run.wait_until_known()
+    if away is not None:
+        emit(NoticeEvent(f"{away.message}; what is logged waits on disk until it is back"))
+    try:
+        with ending(run):
+            run.log_dict(without_passwords(spec), SPEC)
+            for part in data:
+                run.log_dataset(part.name, part.source, part.digest, part.rows, part.context)
+            yield run
+    finally:
+        if missing := run.settle(spec.tracking.settle_seconds):
+            emit(NoticeEvent(f"{missing}; `raylora runs sync {run_id}` sends what waits"))
 
 
 @contextmanager
-def ending(run: Run) -> Iterator[Run]:
+def ending(run: RunT) -> Iterator[RunT]:
     """At the end the run is FINISHED, FAILED or KILLED."""
     status = RunStatus.FAILED
     try:

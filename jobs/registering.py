@@ -2,7 +2,6 @@
 
 import raylora
 from raylora.cluster.events import NoticeEvent, ResultEvent, StageEvent, emit
-from raylora.errors import PromotionConflict, PromotionRefused
 from raylora.jobs.assignment import (
     EVALUATION,
     HELD_OUT,
@@ -10,13 +9,18 @@ from raylora.jobs.assignment import (
     Assignment,
     spec_sha256,
 )
-from raylora.tracking.promotion import GATE_TAG, promote
-from raylora.tracking.registry import CHAMPION, Registry
-from raylora.tracking.runs import Run
+from raylora.tracking.promotion import GATE_TAG
+from raylora.tracking.tracked import TrackedRun
 
 
-def register(assignment: Assignment, run: Run, assessment: Assessment) -> ResultEvent:
-    """Register the adapter; the first version of a name becomes its champion."""
+def register(
+    assignment: Assignment, run: TrackedRun, assessment: Assessment, alias: str | None = None
+) -> ResultEvent:
+    """Register the adapter, once its run is stored; the first version becomes the champion.
+
+    alias: moved to it, too. Where the tracking server stays away, the adapter is on disk and is
+    registered by `raylora runs sync`.
+    """
     emit(StageEvent("register", assignment.spec.adapter_name))
     places = assignment.places
     metrics = _held_out(assessment)
@@ -25,31 +29,26 @@ def register(assignment: Assignment, run: Run, assessment: Assessment) -> Result
     run.log_artifacts(places.metadata, "metadata")
     if metrics:
         run.log_artifacts(places.artifacts / EVALUATION, EVALUATION)
-    registry = Registry(assignment.tracking_uri)
-    adapter = registry.register(
-        assignment.spec.adapter_name,
-        run,
+    name = assignment.spec.adapter_name
+    registered = run.register(
+        name,
         places.adapter,
-        tags=_lineage(assignment, assessment) | {k: f"{v:.6g}" for k, v in metrics.items()},
+        _lineage(assignment, assessment) | {k: f"{v:.6g}" for k, v in metrics.items()},
+        alias,
+        assignment.spec.tracking.settle_seconds,
     )
-    run.flush()
-    _promote(registry, str(adapter))
-    aliases = registry.aliases(adapter.name)
+    for notice in registered.notices if registered else ():
+        emit(NoticeEvent(notice))
+    if registered is None:
+        again = f"raylora runs sync {assignment.run_id}"
+        emit(NoticeEvent(f"the tracking server is away: `{again}` registers {name} later"))
     return ResultEvent(
         run_id=assignment.run_id,
-        mlflow_run_id=assignment.mlflow_run_id,
-        adapter=str(adapter),
-        aliases=[alias for alias, number in aliases.items() if number == adapter.version],
+        mlflow_run_id=run.mlflow_run_id,
+        adapter=registered.adapter if registered else None,
+        aliases=list(registered.aliases) if registered else [],
         adapter_dir=str(places.adapter),
     )
-
-
-def _promote(registry: Registry, adapter: str) -> None:
-    """A version that its gate holds back is registered all the same."""
-    try:
-        promote(registry, adapter, CHAMPION, only_if_unset=True)
-    except (PromotionRefused, PromotionConflict) as error:
-        emit(NoticeEvent(error.message))
 
 
 def _held_out(assessment: Assessment) -> dict[str, float]:

@@ -18,10 +18,20 @@ from raylora.jobs.attempts import Attempts
 from raylora.jobs.run_log import RunLog
 from raylora.jobs.train.observer import StepReport
 from raylora.jobs.train.validation import Validation
+from raylora.tracking.spooled import attach
 
 
 class Follower:
-    """A worker that is not the first: takes part in Ray's barrier at checkpoints."""
+    """A worker that is not the first: takes part in Ray's barrier at checkpoints.
+
+    The first one of a node that the first worker is not on samples that node.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._run = attach(assignment.places.tracking, assignment.run_id)
+        context = ray.train.get_context()
+        if context.get_local_rank() == 0 and assignment.spec.tracking.system_metrics:
+            self._run.start_system_metrics()
 
     def resumed(self, step: int) -> None:
         """Nothing to say."""
@@ -43,7 +53,8 @@ class Follower:
         ray.train.report({"step": step})
 
     def close(self) -> None:
-        """Nothing to close."""
+        """End the sampling."""
+        self._run.close()
 
 
 class Reporter:
@@ -94,7 +105,7 @@ class Reporter:
         ray.train.report({"step": step, "checkpoint": str(checkpoint)})
 
     def close(self) -> None:
-        """Wait for what MLflow has not got yet."""
+        """Wait until everything is written."""
         self._log.close()
 
 

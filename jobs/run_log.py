@@ -25,40 +25,32 @@ class RunLog:
         self._tracker = Tracker(assignment)
 
     def begin(self, step: int) -> None:
-        """Forget steps to be redone, and log again those that are kept.
+        """Forget steps to be redone, and draw again those that are kept.
 
-        A worker killed right after a checkpoint takes with it what it had not sent yet. MLflow's
-        run drops the points that it has.
+        MLflow's run has their points, or the spool does: a killed worker takes none with it.
         """
         for line in _keep_until(self._logs / METRICS, step):
-            self._track_step(StepReport(**line))
+            self._tracker.draw(_metrics(StepReport(**line)), line["step"])
         for line in _keep_until(self._logs / VALIDATIONS, step):
-            self._track_validation(_validation(line))
+            self._tracker.draw(_scores(_validation(line)), line["step"])
 
     def step(self, report: StepReport) -> None:
         """One line, one point of each metric."""
         _append(self._logs / METRICS, asdict(report))
-        self._track_step(report)
+        self._tracker.log(_metrics(report), report.step)
 
     def validation(self, validation: Validation, best: bool) -> None:
         """The same for a look at held-out rows."""
         _append(self._logs / VALIDATIONS, asdict(validation) | {"best": best})
-        self._track_validation(validation)
+        self._tracker.log(_scores(validation), validation.step)
 
     def flush(self) -> None:
-        """Have everything so far stored soon."""
+        """Have everything so far survive a power failure."""
         self._tracker.flush()
 
     def close(self) -> None:
-        """Wait for what MLflow has not got yet."""
+        """Wait until everything is written."""
         self._tracker.close()
-
-    def _track_step(self, report: StepReport) -> None:
-        self._tracker.log(_metrics(report), report.step)
-
-    def _track_validation(self, validation: Validation) -> None:
-        scores = {f"validation_{name}": value for name, value in validation.scores.items()}
-        self._tracker.log({"validation_loss": validation.loss, **scores}, validation.step)
 
 
 def latest(logs: Path, step: int) -> tuple[StepReport | None, Validation | None]:
@@ -82,6 +74,11 @@ def _metrics(report: StepReport) -> dict[str, float]:
         "mfu": report.mfu,
         "memory_bytes": float(report.memory_bytes),
     }
+
+
+def _scores(validation: Validation) -> dict[str, float]:
+    scores = {f"validation_{name}": value for name, value in validation.scores.items()}
+    return {"validation_loss": validation.loss, **scores}
 
 
 def _validation(line: dict[str, Any]) -> Validation:

@@ -1,6 +1,7 @@
-"""Metrics on their way to MLflow and TensorBoard, from one thread, so that no step waits for it.
+"""Metrics on their way to the run's spool and to TensorBoard, so that no step waits for either.
 
-Importing either takes seconds of CPU: that begins with the first metrics, not before training.
+Importing TensorBoard, and what samples the node, takes seconds of CPU: that begins with the first
+metrics, not before training. The driver sends what is in the spool.
 """
 
 import logging
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raylora.jobs.assignment import Assignment
-from raylora.tracking.runs import Run, attach
+from raylora.tracking.spooled import attach
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -23,46 +24,39 @@ log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Writes to the driver's MLflow run and to the run's TensorBoard files."""
+    """Writes to the run's spool at once, which takes microseconds, and to TensorBoard later."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracker")
-        self._mlflow = _Mlflow(assignment)
+        self._run = attach(assignment.places.tracking, assignment.run_id)
+        self._samples = assignment.spec.tracking.system_metrics
         self._board = _Board(assignment.places.logs / TENSORBOARD)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Log what was measured at a step; never waits."""
-        self._submit(lambda: self._mlflow.run.log_metrics(metrics, step))
+        if self._samples:
+            self._run.start_system_metrics()
+            self._samples = False
+        self._run.log_metrics(metrics, step)
+        self.draw(metrics, step)
+
+    def draw(self, metrics: Mapping[str, float], step: int) -> None:
+        """The same for TensorBoard alone, which each start of the workers draws anew."""
         self._submit(lambda: self._board.draw(metrics, step))
 
     def flush(self) -> None:
-        """Have everything so far stored soon."""
-        self._submit(lambda: self._mlflow.run.flush())
+        """Have everything so far survive a power failure."""
+        self._run.flush()
         self._submit(self._board.flush)
 
     def close(self) -> None:
-        """Wait until everything is stored or given up."""
-        self._submit(lambda: self._mlflow.run.close())
+        """Wait until everything is written."""
         self._submit(self._board.close)
         self._pool.shutdown()
+        self._run.close()
 
     def _submit(self, act: Callable[[], None]) -> None:
         self._pool.submit(act).add_done_callback(_log_failure)
-
-
-class _Mlflow:
-    """The run that the driver opened."""
-
-    def __init__(self, assignment: Assignment) -> None:
-        self._assignment = assignment
-
-    @cached_property
-    def run(self) -> Run:
-        a = self._assignment
-        run = attach(a.tracking_uri, a.mlflow_run_id)
-        if a.spec.tracking.system_metrics:
-            run.start_system_metrics()
-        return run
 
 
 class _Board:
@@ -89,7 +83,7 @@ class _Board:
 
 
 def _log_failure(done: Future[None]) -> None:
-    """A tracking server that is away must not stop training."""
+    """A drawing that fails must not stop training."""
     error = done.exception()
     if error is not None:
-        log.warning("what the worker logged was not taken: %s", error)
+        log.warning("TensorBoard's files are incomplete: %s", error)

@@ -73,7 +73,7 @@ def train_worker(
     torch.use_deterministic_algorithms(spec.training.deterministic)
     attempts = Attempts(places)
     size = _micro_batch_size(spec, attempts)
-    reporter = Reporter(assignment, attempts, size, tell) if first else Follower()
+    reporter = Reporter(assignment, attempts, size, tell) if first else Follower(assignment)
     try:
         told = tell if first else _silent
         prepared = collective.agreed(lambda: _prepare(assignment, size, told))

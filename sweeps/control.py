@@ -23,8 +23,11 @@ Act = Callable[[Request], str]
 
 
 @contextmanager
-def listening(uri: str, mlflow_run_id: str, act: Act) -> Iterator[None]:
-    """Within: requests to the sweep of this MLflow run are acted on, in a thread."""
+def listening(uri: str, mlflow_run_id: Callable[[], str], act: Act) -> Iterator[None]:
+    """Within: requests to the sweep of this MLflow run are acted on, in a thread.
+
+    mlflow_run_id gives nothing as long as the store does not know of the run.
+    """
     over = Event()
     thread = Thread(target=_listen, args=(uri, mlflow_run_id, act, over), daemon=True)
     thread.start()
@@ -35,11 +38,13 @@ def listening(uri: str, mlflow_run_id: str, act: Act) -> Iterator[None]:
         thread.join()
 
 
-def _listen(uri: str, mlflow_run_id: str, act: Act, over: Event) -> None:
+def _listen(uri: str, mlflow_run_id: Callable[[], str], act: Act, over: Event) -> None:
     while not over.wait(PAUSE_S):
+        if not (known := mlflow_run_id()):
+            continue
         try:
-            for asked in open_requests(uri, mlflow_run_id):
-                answer(uri, mlflow_run_id, asked.id, _reply(act, asked.request))
+            for asked in open_requests(uri, known):
+                answer(uri, known, asked.id, _reply(act, asked.request))
         except Unreachable:
             continue  # the store may be back at the next look
 

@@ -2,21 +2,18 @@
 
 from dataclasses import replace
 
-from raylora.cluster.events import NoticeEvent, ResultEvent, StageEvent, emit
+from raylora.cluster.events import ResultEvent, StageEvent, emit
 from raylora.config.places import run_dir
 from raylora.config.sweep_rules import with_settings
 from raylora.config.sweep_spec import SearchSpec
-from raylora.errors import PromotionConflict, PromotionRefused
 from raylora.jobs.assessing import assess_on_cluster
 from raylora.jobs.assignment import Assignment, make_folders
 from raylora.jobs.record import open_record
 from raylora.jobs.registering import register
 from raylora.jobs.trainer import run_workers
 from raylora.sweeps.orders import TrialReport
-from raylora.sweeps.trials import Trial, Trials
+from raylora.sweeps.trials import KNOWN_SECONDS, Trial, Trials
 from raylora.tracking import sweep_tags as tags
-from raylora.tracking.promotion import promote
-from raylora.tracking.registry import Registry
 from raylora.tracking.run import Run, RunStatus
 
 
@@ -42,7 +39,7 @@ def finish(
         if wanted.refit:
             chosen.run.finish(RunStatus.FINISHED)
             chosen = _refit(sweep, trials, best.name, wanted.refit)
-        result = _result(chosen.assignment)
+        result = _result(chosen)
         if wanted.register_best:
             result = _registered(chosen, wanted.alias, slots)
             run.set_tags({tags.BEST_ADAPTER: result.adapter or ""})
@@ -59,25 +56,19 @@ def _refit(sweep: Assignment, trials: Trials, best: str, steps: int) -> Trial:
     run_id = f"{sweep.run_id}-refit"
     places = run_dir(spec.outputs, spec.tracking.experiment, run_id)
     make_folders(places)
-    run = open_record(spec, run_id, sweep.tracking_uri, {tags.PARENT: sweep.mlflow_run_id})
+    run = open_record(spec, run_id, sweep.tracking_uri, parent=sweep.run_id)
+    run.known_within(KNOWN_SECONDS)
     assignment = Assignment(spec, run_id, run.mlflow_run_id, sweep.tracking_uri, places)
     run_workers(assignment)
     return Trial(assignment, run)
 
 
-def _result(assignment: Assignment) -> ResultEvent:
+def _result(chosen: Trial) -> ResultEvent:
     """Of an adapter that is not registered."""
-    folder = str(assignment.places.adapter)
-    return ResultEvent(assignment.run_id, assignment.mlflow_run_id, None, [], folder)
+    folder = str(chosen.assignment.places.adapter)
+    return ResultEvent(chosen.run.run_id, chosen.run.mlflow_run_id, None, [], folder)
 
 
 def _registered(chosen: Trial, alias: str | None, slots: int) -> ResultEvent:
-    result = register(chosen.assignment, chosen.run, assess_on_cluster(chosen.assignment, slots))
-    if alias is None or result.adapter is None:
-        return result
-    try:
-        promote(Registry(chosen.assignment.tracking_uri), result.adapter, alias)
-    except (PromotionRefused, PromotionConflict) as error:
-        emit(NoticeEvent(error.message))
-        return result
-    return replace(result, aliases=list(dict.fromkeys([*result.aliases, alias])))
+    assessment = assess_on_cluster(chosen.assignment, slots)
+    return register(chosen.assignment, chosen.run, assessment, alias)

@@ -49,15 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the job."""
     return drive(
         "raylora.sweeps.search",
-        lambda given: search(read_resolved(given.spec, SweepSpec), given.run_id, given.config),
+        lambda given: search(
+            read_resolved(given.spec, SweepSpec), given.run_id, given.config, given.commit
+        ),
         argv,
     )
 
 
-def search(spec: SweepSpec, run_id: str, config: str) -> ResultEvent:
+def search(spec: SweepSpec, run_id: str, config: str, commit: str = "") -> ResultEvent:
     """Train the trials of a sweep and register the best. The cluster is the one Ray finds.
 
-    config: what stands after `raylora submit` for a training without a trial's settings.
+    config: what stands after `raylora submit` for a training without a trial's settings. commit:
+    of the git repository that the sweep was submitted from.
     """
     base = spec.base.model_copy(update={"outputs": str(Path(spec.outputs).absolute())})
     spec = spec.model_copy(update={"outputs": base.outputs})
@@ -66,7 +69,7 @@ def search(spec: SweepSpec, run_id: str, config: str) -> ResultEvent:
     data = survey(base.data, Path.cwd())
     connect()
     uri = tracking_uri(base.tracking, base.outputs)
-    with recorded(base, run_id, uri, data) as run:
+    with recorded(base, run_id, uri, data, commit) as run:
         sweep = Assignment(base, run_id, run.mlflow_run_id, uri, places)
         ledger = Ledger(places.metadata / LEDGER)
         source = source_of(spec, places.metadata, ledger.tokens)
@@ -74,12 +77,13 @@ def search(spec: SweepSpec, run_id: str, config: str) -> ResultEvent:
         number = len(ledger.tokens) + source.left
         run.set_tags({tags.SWEEP: tags.search_facts(spec.sweep, number)})
         emit(StageEvent("trials", str(number)))
-        trials = _train(spec, sweep, ledger, source, planned, config)
+        trials = _train(spec, sweep, run, ledger, source, planned, config)
         best = trials.ranked()[0]
         if best.error:
             raise JobFailed(f"no trial came to an end; the best one's error: {best.error}")
         result = finish(spec.sweep, sweep, run, trials, best, planned.groups)
         emit(StageEvent("report"))
+        run.settle(base.tracking.settle_seconds)
         _report(run, uri, run_id, places.artifacts / REPORT)
     emit(StageEvent("done"))
     emit(result)
@@ -104,6 +108,7 @@ def _plan(spec: SweepSpec, ledger: Ledger, source: Source, data: Sequence[Survey
 def _train(
     spec: SweepSpec,
     sweep: Assignment,
+    run: Run,
     ledger: Ledger,
     source: Source,
     planned: Plan,
@@ -119,7 +124,7 @@ def _train(
     try:
         with (
             executors.running(),
-            listening(sweep.tracking_uri, sweep.mlflow_run_id, control.act),
+            listening(sweep.tracking_uri, lambda: run.mlflow_run_id, control.act),
         ):
             tune_trials(spec, proposer, mailbox, trials, sweep.places.metadata)
     finally:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,11 +24,13 @@ from raylora.sweeps.population import copy_state
 from raylora.sweeps.warm_start import start_warm
 from raylora.tracking import sweep_tags as tags
 from raylora.tracking.ranking import ranked
-from raylora.tracking.run import Run, RunStatus
-from raylora.tracking.runs import attach
+from raylora.tracking.run import RunStatus
 from raylora.tracking.sweep_facts import TrialStatus
 from raylora.tracking.sweeps import get_sweep
+from raylora.tracking.tracked import TrackedRun
 
+KNOWN_SECONDS = 1.0
+"""A trial waits so long for MLflow's id of its run, which its adapter names."""
 NOWHERE = ""
 """The slot of trials that are over."""
 
@@ -38,7 +40,7 @@ class Trial:
     """One setting, and where what becomes of it is kept."""
 
     assignment: Assignment
-    run: Run
+    run: TrackedRun
 
 
 class Trials:
@@ -64,10 +66,11 @@ class Trials:
         self._slots = slots
         self._config = config
         self._proposals: dict[str, Proposal] = {}
-        self._open: dict[str, str] = {}
-        """MLflow's ids of the trials that are not over."""
+        self._open: dict[str, TrackedRun] = {}
+        """The runs of the trials that are not over."""
         self._last: dict[str, TrialReport] = {}
-        self._not_closed = _not_closed(sweep) if ledger.proposals else frozenset[str]()
+        known = [proposal.name for proposal in ledger.proposals]
+        self._not_closed = _not_closed(sweep, known) if known else frozenset[str]()
         """Trials whose driver was lost before it could tell MLflow of their end."""
 
     def began(self, proposal: Proposal) -> None:
@@ -81,14 +84,14 @@ class Trials:
         self._ledger.began(proposal)
         if self._ledger.is_over(name):
             if name in self._not_closed:
-                self._open[name] = self.open(name).run.mlflow_run_id
+                self._open[name] = self.open(name).run
             self._announce(self._assignment(name, ""), name, NOWHERE)
             return
         trial = self.open(name)
         slot = self._slot_for(proposal, trial)
         mode = "isolated" if slot == name else "fused"
         trial.run.set_tags({tags.STATE: TrialStatus.RUNNING.value, tags.MODE: mode})
-        self._open[name] = trial.run.mlflow_run_id
+        self._open[name] = trial.run
         self._announce(trial.assignment, name, slot)
 
     def reported(self, report: TrialReport) -> None:
@@ -96,7 +99,7 @@ class Trials:
         self._last[report.name] = report
         if not self._ledger.reported(report):
             return
-        self._run(report.name).set_tags({tags.STEP: report.step})
+        self._open[report.name].set_tags({tags.STEP: report.step})
         value = report.metrics.get(self._spec.sweep.metric)
         shown = "" if value is None else f"{self._spec.sweep.metric} {value:.4f} "
         emit(NoticeEvent(f"trial {report.name}: {shown}at step {report.step}"))
@@ -117,8 +120,8 @@ class Trials:
 
     def interrupted(self) -> None:
         """The sweep ends before its trials: their runs are KILLED, until it is resumed."""
-        for name in self._open:
-            self._run(name).finish(RunStatus.KILLED)
+        for run in self._open.values():
+            run.finish(RunStatus.KILLED)
         self._open.clear()
 
     def ranked(self) -> Sequence[TrialReport]:
@@ -137,9 +140,15 @@ class Trials:
         """A trial and its run, to be written to; close it with run.finish."""
         assignment = self._assignment(name, "")
         make_folders(assignment.places)
-        parent = {tags.PARENT: self._sweep.mlflow_run_id, tags.TRIAL: name}
-        found = {**parent, **self._settings_tags(name)}
-        run = open_record(assignment.spec, assignment.run_id, assignment.tracking_uri, found)
+        found = {tags.TRIAL: name, **self._settings_tags(name)}
+        run = open_record(
+            assignment.spec,
+            assignment.run_id,
+            assignment.tracking_uri,
+            found,
+            parent=self._sweep.run_id,
+        )
+        run.known_within(KNOWN_SECONDS)
         return Trial(replace(assignment, mlflow_run_id=run.mlflow_run_id), run)
 
     def _go_on_from_another(self, copy: Proposal) -> None:
@@ -148,7 +157,7 @@ class Trials:
         assert better is not None
         ray.get(self._mailbox.end.remote(name))
         before, self._proposals[name] = self._proposals[name], copy
-        child = self._assignment(name, self._open[name])
+        child = self._assignment(name, self._open[name].mlflow_run_id)
         try:
             # What is copied lies in a folder of its own: the ledger decides which one counts.
             step = copy_state(
@@ -161,7 +170,7 @@ class Trials:
         self._ledger.copied(copy, step)
         old = replace(child.places, series=before.copies).checkpoints
         shutil.rmtree(old, ignore_errors=True)
-        self._run(name).set_tags(self._settings_tags(name))
+        self._open[name].set_tags(self._settings_tags(name))
         emit(NoticeEvent(f"trial {name}: goes on from {better} at step {step}"))
         self._announce(child, name, self._slots.again(name, child.spec))
 
@@ -199,12 +208,9 @@ class Trials:
         places = replace(places, series=self._proposals[name].copies)
         return Assignment(spec, run_id, mlflow_run_id, self._sweep.tracking_uri, places)
 
-    def _run(self, name: str) -> Run:
-        return attach(self._sweep.tracking_uri, self._open[name])
-
     def _close(self, report: TrialReport) -> None:
         """Its worker has logged what it reported, unless it was lost before it could."""
-        run = self._run(report.name)
+        run = self._open[report.name]
         run.log_metrics(report.metrics, report.step)
         places = self._assignment(report.name, "").places
         run.set_tags(
@@ -221,8 +227,12 @@ class Trials:
             emit(NoticeEvent(f"trial {report.name} failed: {report.error}"))
 
 
-def _not_closed(sweep: Assignment) -> frozenset[str]:
-    found = get_sweep(sweep.tracking_uri, sweep.run_id).trials
+def _not_closed(sweep: Assignment, known: Iterable[str]) -> frozenset[str]:
+    """Where the store cannot say, all: to close one again does no harm."""
+    try:
+        found = get_sweep(sweep.tracking_uri, sweep.run_id).trials
+    except RayloraError:
+        return frozenset(known)
     return frozenset(t.name for t in found if t.ended is None or not t.state.is_over)
 
 

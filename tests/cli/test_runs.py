@@ -1,6 +1,7 @@
 import json
 import socket
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from raylora.cli.main import cli
 from raylora.config.train_spec import TrackingSpec
 from raylora.tracking.location import tracking_uri
 from raylora.tracking.runs import RunStatus, open_run
+from raylora.tracking.spooled import BIRTH, Birth, attach
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +117,31 @@ def test_a_dead_server_is_exit_3_within_ten_seconds() -> None:
         assert time.monotonic() - began < 10
     assert result.exit_code == 3
     assert uri in result.stderr
+
+
+def test_sync_sends_what_a_job_left(tmp_path: Path) -> None:
+    folder = tmp_path / "experiments" / "home" / "runs" / "run-late" / "tracking"
+    folder.mkdir(parents=True)
+    uri = tracking_uri(TrackingSpec(), str(tmp_path))
+    birth = Birth(uri, "home", "run-late", "late", "", 1_767_268_800_000)
+    (folder / BIRTH).write_text(json.dumps(asdict(birth)), encoding="utf-8")
+    killed = attach(folder, "run-late")
+    for step in (1, 2):
+        killed.log_metrics({"loss": 1 / step}, step)
+    killed.close()
+
+    result = raylora("runs", "sync", "--all", "--outputs", str(tmp_path), "-o", "json")
+    assert result.exit_code == 0, result.stderr
+    (synced,) = json.loads(result.stdout)
+    assert (synced["run_id"], synced["status"], synced["points"]) == ("run-late", "KILLED", 2)
+    shown = raylora("runs", "show", "run-late", "--outputs", str(tmp_path), "-o", "json")
+    assert json.loads(shown.stdout)["metrics"]["loss"]["points"] == 2
+    again = raylora("runs", "sync", "run-late", "--outputs", str(tmp_path))
+    assert again.exit_code == 0 and "sent already" in again.stderr
+
+
+def test_sync_wants_to_know_what(tmp_path: Path) -> None:
+    assert raylora("runs", "sync").exit_code == 2
+    assert raylora("runs", "sync", "--all", "a-run").exit_code == 2
+    unknown = raylora("runs", "sync", "a-run", "--outputs", str(tmp_path))
+    assert unknown.exit_code == 5

@@ -1,7 +1,8 @@
 """The first worker's observer, with a real MLflow store and real event files."""
 
 import json
-from dataclasses import asdict, replace
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ from raylora.config.train_spec import TrainSpec
 from raylora.jobs.assignment import Assignment
 from raylora.jobs.attempts import Attempts
 from raylora.jobs.reporter import Reporter
-from raylora.jobs.run_log import METRICS, VALIDATIONS
+from raylora.jobs.run_log import METRICS
 from raylora.jobs.tracker import TENSORBOARD
 from raylora.jobs.train.observer import StepReport
 from raylora.jobs.train.validation import Validation
-from raylora.tracking.runs import get_run, open_run
+from raylora.tracking.runs import get_run
+from raylora.tracking.tracked import TrackedRun, start
 
 REPORT = StepReport(
     step=1,
@@ -35,7 +37,16 @@ REPORT = StepReport(
 
 
 @pytest.fixture
-def assignment(tmp_path: Path) -> Assignment:
+def run(tmp_path: Path, empty_store: Path) -> TrackedRun:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    places = run_dir(str(tmp_path), "e", "r")
+    places.metadata.mkdir(parents=True)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    return start(uri, "e", "r", "tiny", places.tracking, params={}, tags={})
+
+
+@pytest.fixture
+def assignment(tmp_path: Path, run: TrackedRun) -> Assignment:
     spec = TrainSpec.model_validate(
         {
             "model": {"source": "path", "id": str(tmp_path), "name": "tiny"},
@@ -43,11 +54,8 @@ def assignment(tmp_path: Path) -> Assignment:
             "tracking": {"system_metrics": False},
         }
     )
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    run = open_run(uri, "e", "r", "tiny", params={}, tags={})
     places = run_dir(str(tmp_path), "e", "r")
-    places.metadata.mkdir(parents=True)
-    return Assignment(spec, "r", run.mlflow_run_id, uri, places)
+    return Assignment(spec, "r", "", f"sqlite:///{tmp_path}/mlflow.db", places)
 
 
 def begin(assignment: Assignment, step: int) -> Reporter:
@@ -66,29 +74,29 @@ def drawn(assignment: Assignment, name: str) -> list[int]:
     return [event.step for event in files.Reload().Scalars(name)]
 
 
-def test_what_a_killed_worker_had_not_sent_is_sent_by_the_next(assignment: Assignment):
-    # The lines of four steps were written, and MLflow got none of their points.
+def test_a_killed_worker_takes_nothing_with_it(assignment: Assignment, run: TrackedRun):
     logs = assignment.places.logs
-    logs.mkdir(parents=True)
-    lines = [json.dumps(asdict(replace(REPORT, step=step))) for step in range(1, 5)]
-    (logs / METRICS).write_text("\n".join(lines) + '\n{"step": 5, "lo', encoding="utf-8")
-    look = asdict(Validation(2, 1.5, {"exact_match": 0.5})) | {"best": True}
-    (logs / VALIDATIONS).write_text(json.dumps(look) + "\n", encoding="utf-8")
+    killed = begin(assignment, 0)
+    report(killed, range(1, 5))
+    killed.validated(Validation(2, 1.5, {"exact_match": 0.5}), best=True)
+    with (logs / METRICS).open("a", encoding="utf-8") as file:
+        file.write('{"step": 5, "lo')
 
     reporter = begin(assignment, 3)
     report(reporter, range(4, 7))
     reporter.close()
 
-    run = get_run(assignment.tracking_uri, "r")
-    assert run.metrics["loss"].points == run.metrics["loss"].last_step == 6
-    assert run.metrics["validation_loss"].last_step == 2
-    assert run.metrics["validation_exact_match"].last == 0.5
+    assert run.settle(30) == ""
+    found = get_run(assignment.tracking_uri, "r")
+    assert found.metrics["loss"].points == found.metrics["loss"].last_step == 6
+    assert found.metrics["validation_loss"].last_step == 2
+    assert found.metrics["validation_exact_match"].last == 0.5
     assert drawn(assignment, "loss") == [1, 2, 3, 4, 5, 6]
     written = (logs / METRICS).read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in written] == [1, 2, 3, 4, 5, 6]
 
 
-def test_steps_done_again_are_logged_once(assignment: Assignment):
+def test_steps_done_again_are_logged_once(assignment: Assignment, run: TrackedRun):
     first = begin(assignment, 0)
     report(first, range(1, 5))
     first.close()
@@ -96,6 +104,6 @@ def test_steps_done_again_are_logged_once(assignment: Assignment):
     report(second, range(3, 7))
     second.close()
 
-    run = get_run(assignment.tracking_uri, "r")
-    assert run.metrics["loss"].points == 6
+    assert run.settle(30) == ""
+    assert get_run(assignment.tracking_uri, "r").metrics["loss"].points == 6
     assert drawn(assignment, "loss") == [1, 2, 3, 4, 5, 6]

@@ -22,7 +22,10 @@ from raylora.jobs.assignment import Assignment
 from raylora.jobs.run_log import METRICS, VALIDATIONS
 from raylora.sweeps.orders import Begin, Close, End, GoOn, Order, TrialReport
 from raylora.sweeps.slot import run_slot
-from raylora.tracking.runs import open_run
+from raylora.tracking.courier import courier_of
+from raylora.tracking.run_facts import RunDetails
+from raylora.tracking.runs import get_run
+from raylora.tracking.tracked import start
 
 STEPS = 6
 ROWS = [
@@ -63,8 +66,15 @@ def begin(folder: Path, name: str, spec: TrainSpec, metric: str = "loss") -> Beg
     for working in places.working:
         working.mkdir(parents=True)
     uri = f"sqlite:///{folder}/mlflow.db"
-    run = open_run(uri, "e", name, name, params={}, tags={})
+    run = start(uri, "e", name, name, places.tracking, params={}, tags={})
     return Begin(name, Assignment(spec, name, run.mlflow_run_id, uri, places), metric, 2)
+
+
+def stored(trial: Begin) -> RunDetails:
+    """Its run, once all of it is in the store."""
+    courier = courier_of(trial.assignment.tracking_uri)
+    assert courier.wait(lambda: not courier.waiting, 60)
+    return get_run(trial.assignment.tracking_uri, trial.name)
 
 
 def losses(trial: Begin) -> list[float]:

@@ -102,7 +102,7 @@ def test_requests_are_answered_in_the_store(
             return request.trial
         raise RayloraError("not now", hint="ask later")
 
-    with listening(uri, sweep, act):
+    with listening(uri, lambda: sweep, act):
         stop, clone = (
             ask(uri, SWEEP, wanted) for wanted in (StopTrial(BEST), CloneTrial(BEST, {}))
         )

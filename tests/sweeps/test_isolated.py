@@ -13,7 +13,6 @@ from raylora.jobs.run_log import METRICS
 from raylora.lora.integrity import verify
 from raylora.sweeps.isolated import run_trial
 from raylora.sweeps.orders import Close, TrialState
-from raylora.tracking.runs import get_run
 
 DORA = {"sections": {"lora": {"use_dora": True}}}
 
@@ -43,7 +42,7 @@ def test_a_trial_that_cannot_share_reports_and_finishes_with_its_adapter(make_tr
     assert finished.state is TrialState.FINISHED and finished.step == scripted.STEPS
     assert finished.metrics["loss"] == losses[-1] < losses[0]
     assert verify(trial.assignment.places.adapter, alone=True).r == 4
-    assert get_run(trial.assignment.tracking_uri, "dora").metrics["loss"].points == len(losses)
+    assert scripted.stored(trial).metrics["loss"].points == len(losses)
     # A sweep's log would drown in the steps of its trials.
     assert [line for line in capsys.readouterr().out.splitlines() if parse(line)] == []
 

@@ -16,7 +16,6 @@ from raylora.jobs.run_log import METRICS
 from raylora.lora.integrity import verify
 from raylora.sweeps.orders import TrialState
 from raylora.sweeps.slot import run_slot
-from raylora.tracking.runs import get_run
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -49,8 +48,7 @@ def test_trials_report_and_finish_with_an_adapter_each(make_trial):
         losses = [json.loads(line)["loss"] for line in lines]
         assert len(losses) == scripted.STEPS and losses[-1] < losses[0]
         assert script.last(trial.name).metrics["loss"] == losses[-1]
-        run = get_run(trial.assignment.tracking_uri, trial.name)
-        assert run.metrics["loss"].points == scripted.STEPS
+        assert scripted.stored(trial).metrics["loss"].points == scripted.STEPS
 
 
 def test_a_trial_that_is_ended_leaves_and_the_others_go_on(make_trial):

@@ -30,8 +30,11 @@ def test_a_trial_that_ended_as_its_driver_was_lost_is_closed_by_the_next(
     ledger.began(Proposal(BEST, {"lora.r": 32}, 0))
     ledger.ended(over)
 
-    def open_again(spec: Any, run_id: str, uri: str, tags: dict[str, str]) -> Any:
-        return open_run(uri, found.summary.experiment, run_id, "", params={}, tags=tags)
+    def open_again(spec: Any, run_id: str, uri: str, tags: dict[str, str], *, parent: str) -> Any:
+        assert parent == SWEEP
+        run: Any = open_run(uri, found.summary.experiment, run_id, "", params={}, tags=tags)
+        run.known_within = lambda seconds: True
+        return run
 
     monkeypatch.setattr(module.ray, "get", lambda answer: answer)
     monkeypatch.setattr(module, "open_record", open_again)

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tests.benchmarks.conftest  # noqa: F401  it makes `benchmarks` importable
 
 from raylora.tracking.run import Run
 from raylora.tracking.runs import open_run

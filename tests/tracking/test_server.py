@@ -1,52 +1,151 @@
 """The room against a real `mlflow server`: what SQLite does, a server must do too."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from benchmarks.bars.gate import Gate, gate
+from tests.tracking.mlflow_server import mlflow_server, postgres
 
-from raylora.errors import NotFound
+from raylora.errors import NotAuthorised, NotFound
+from raylora.tracking import courier, tracked
 from raylora.tracking.promotion import promote
 from raylora.tracking.registry import Registry
-from raylora.tracking.runs import RunStatus, attach, compare_runs, get_run, list_runs, open_run
+from raylora.tracking.run import RunStatus
+from raylora.tracking.runs import attach, compare_runs, get_run, list_runs, open_run
+from raylora.tracking.spooled import attach as attach_spool
+from raylora.tracking.sync import sync
+from raylora.tracking.tracked import TrackedRun, start
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An MLflow server with SQLite behind it that serves artifacts itself."""
-    folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    log = folder / "log.txt"
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=os.environ | quiet,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    with mlflow_server(tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+@pytest.fixture
+def way(server: str) -> Iterator[Gate]:
+    """What lies between a job and the server."""
+    with gate(int(server.rpartition(":")[2])) as made:
+        yield made
+
+
+def begin(url: str, run_id: str, folder: Path) -> TrackedRun:
+    spool = folder / "experiments" / "spooled" / "runs" / run_id / "tracking"
+    return start(url, "spooled", run_id, "late", spool, params={"seed": 0}, tags={"git": "abc"})
+
+
+def log_steps(folder: Path, run_id: str, first: int, last: int) -> None:
+    spool = folder / "experiments" / "spooled" / "runs" / run_id / "tracking"
+    worker = attach_spool(spool, run_id)
+    for step in range(first, last + 1):
+        worker.log_metrics({"loss": 1 / step, "grad_norm": 1.0}, step)
+    worker.close()
+
+
+def test_a_server_that_goes_and_comes_back_has_every_point_once(
+    server: str, way: Gate, tmp_path: Path, make_adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "LONGEST_PAUSE_SECONDS", 0.2)
+    port, way.port = way.port, None
+    run = begin(way.url, "late-1", tmp_path)
+    assert not run.known_within(0.5)
+    log_steps(tmp_path, "late-1", 1, 40)
+    way.port = port
+    assert run.known_within(60)
+    way.port = None
+    log_steps(tmp_path, "late-1", 31, 80)
+    way.port = port
+    made = run.register("late", make_adapter("late"), {}, None, 60)
+    assert made is not None and made.adapter == "late@1"
+    run.finish(RunStatus.FINISHED)
+    assert run.settle(60) == ""
+    found = get_run(server, "late-1")
+    assert found.summary.status is RunStatus.FINISHED
+    for key in ("loss", "grad_norm"):
+        assert found.metrics[key].points == found.metrics[key].last_step == 80
+    assert [r.run_id for r in list_runs(server, experiment="spooled", limit=9)] == ["late-1"]
+
+
+def test_a_slow_server_holds_nobody_up_and_is_synced_later(
+    server: str, way: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracked, "OPEN_SECONDS", 0.2)
+    way.delay_s = 3.0
+    began = time.monotonic()
+    run = begin(way.url, "slow-1", tmp_path)
+    run.wait_until_known()
+    log_steps(tmp_path, "slow-1", 1, 500)
+    run.finish(RunStatus.FINISHED)
+    assert run.settle(0.0) != ""
+    assert time.monotonic() - began < 3.0
+    run._courier.withdraw(run._sent)
+    way.delay_s = 0.0
+    spool = tmp_path / "experiments" / "spooled" / "runs" / "slow-1" / "tracking"
+    deadline = time.monotonic() + 60
+    while get_or_none(server, "slow-1") is not RunStatus.FINISHED:
+        list(sync([spool], server))
+        assert time.monotonic() < deadline
+    found = get_run(server, "slow-1")
+    assert found.metrics["loss"].points == 500
+
+
+def get_or_none(server: str, run_id: str) -> RunStatus | None:
     try:
-        _wait_for(f"http://127.0.0.1:{port}/health", process, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        # Its session is its own, so the group is the server and the workers it forked.
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+        return get_run(server, run_id).summary.status
+    except NotFound:
+        return None
+
+
+@pytest.mark.slow
+def test_basic_auth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("flask_wtf", reason="basic-auth needs mlflow[auth]")
+    ini = tmp_path / "auth.ini"
+    ini.write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{tmp_path}/auth.db\n"
+        "admin_username = admin\nadmin_password = not-the-shipped-one\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    settings = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(ini),
+        "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
+        "MLFLOW_AUTH_ADMIN_PASSWORD": "not-the-shipped-one",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "secret",
+    }
+    options = ("--app-name", "basic-auth")
+    with mlflow_server(tmp_path, options=options, settings=settings) as url:
+        with pytest.raises(NotAuthorised):
+            begin(url, "auth-0", tmp_path).wait_until_known()
+        assert not (tmp_path / "experiments/spooled/runs/auth-0/tracking").exists()
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not-the-shipped-one")
+        _whole_run(url, "auth-1", tmp_path)
+
+
+@pytest.mark.slow
+def test_postgres(tmp_path: Path) -> None:
+    with postgres(tmp_path) as store, mlflow_server(tmp_path, store) as url:
+        _whole_run(url, "pg-1", tmp_path)
+
+
+def _whole_run(url: str, run_id: str, folder: Path) -> None:
+    run = begin(url, run_id, folder)
+    assert run.wait_until_known() is None
+    log_steps(folder, run_id, 1, 2_500)
+    log_steps(folder, run_id, 2_400, 2_600)
+    adapter = folder / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    made = run.register("home", adapter, {"lora.r": "8"}, None, 60)
+    assert made is not None and made.aliases == ("champion",)
+    run.finish(RunStatus.KILLED)
+    assert run.settle(60) == ""
+    found = get_run(url, run_id)
+    assert found.metrics["loss"].points == 2_600 and found.params == {"seed": "0"}
+    assert found.summary.status is RunStatus.KILLED and found.summary.adapter == "home@1"
 
 
 def test_train_restart_register_promote_download(
@@ -117,15 +216,3 @@ def test_a_second_version_leaves_the_champion(server: str, make_adapter) -> None
 def test_what_is_not_there(server: str, ref: str) -> None:
     with pytest.raises(NotFound):
         Registry(server).resolve(ref)
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            assert process.poll() is None, log.read_text("utf-8")
-            assert time.monotonic() < deadline, log.read_text("utf-8")
-            time.sleep(0.2)

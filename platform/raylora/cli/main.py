@@ -42,7 +42,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "plan": Entry("raylora.cli.plan:command", "Show what submit would start, and start nothing."),
     "jobs": Entry("raylora.cli.jobs:command", "List, follow and stop jobs."),
-    "runs": Entry("raylora.cli.runs:command", "List, show and compare tracked runs."),
+    "runs": Entry("raylora.cli.runs:command", "List, show, compare and sync tracked runs."),
     "adapters": Entry(
         "raylora.cli.adapters:command", "List, check, promote, import and export adapters."
     ),
@@ -55,6 +55,7 @@ COMMANDS: dict[str, Entry] = {
     "bench": Entry("raylora.cli.bench:command", "Measure an endpoint under load."),
     "config": Entry("raylora.cli.config:command", "List, show and validate configurations."),
     "cluster": Entry("raylora.cli.cluster:command", "Start, inspect and stop the local cluster."),
+    "ui": Entry("raylora.cli.ui:command", "Show MLflow's own pages of what was tracked."),
     "doctor": Entry("raylora.cli.doctor:command", "Check this machine and say what is missing."),
 }
 

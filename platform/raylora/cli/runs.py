@@ -1,17 +1,19 @@
-"""`raylora runs`: list, show and compare what was tracked."""
+"""`raylora runs`: list, show and compare what was tracked, and send what was not yet."""
 
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import click
 from rich.console import Group
 from rich.table import Table
 
 from raylora.cli.options import output_option, tracking_option
-from raylora.cli.output import MISSING, emit, make_table, next_commands
+from raylora.cli.output import MISSING, emit, make_table, next_commands, note
 from raylora.cli.tracked import same_store, store_uri
 from raylora.tracking.run_facts import Comparison, RunDetails, RunSummary
 from raylora.tracking.runs import compare_runs, get_run, list_runs
+from raylora.tracking.sync import Synced, choose, spools, sync
 
 KEY_METRICS = ("loss", "heldout_base_exact_match", "heldout_exact_match")
 """Metrics that a list of runs shows; --output json has them all."""
@@ -19,7 +21,7 @@ KEY_METRICS = ("loss", "heldout_base_exact_match", "heldout_exact_match")
 
 @click.group(name="runs")
 def command() -> None:
-    """List, show and compare tracked runs."""
+    """List, show, compare and sync tracked runs."""
 
 
 @command.command(name="list")
@@ -59,6 +61,48 @@ def compare_command(
         raise click.UsageError("name two runs or more; `raylora runs list` shows them")
     comparison = compare_runs(store_uri(tracking_uri, outputs), run_ids)
     emit(comparison, output, lambda: _comparison_table(comparison))
+
+
+@command.command(name="sync")
+@click.argument("run_ids", nargs=-1, metavar="[RUN_ID ...]")
+@click.option("--all", "every", is_flag=True, help="Every run below the outputs folder.")
+@tracking_option
+@output_option
+def sync_command(
+    run_ids: tuple[str, ...], every: bool, tracking_uri: str | None, outputs: str, output: str
+) -> None:
+    """Send what runs have logged while their server was away, and register their adapters.
+
+    Each goes to the store that its job was given, or to --tracking-uri. A run whose job was killed
+    is KILLED then. What has been sent already is not sent twice.
+    """
+    if every == bool(run_ids):
+        raise click.UsageError("name runs or say --all")
+    folder = Path(outputs).absolute()
+    found = list(sync(spools(folder) if every else choose(folder, run_ids), tracking_uri))
+    emit(found, output, lambda: _sync_table(found))
+    for run in found:
+        for reason in run.refusals:
+            note(f"{run.run_id}: not taken: {reason}")
+    if not found:
+        note("all of it has been sent already")
+
+
+def _sync_table(runs: Sequence[Synced]) -> Table:
+    return make_table(
+        ("run", "status", "points sent", "thinned", "lost", "adapter"),
+        (
+            (
+                run.run_id,
+                run.status or "its job runs and sends it",
+                run.points,
+                run.thinned,
+                run.lost,
+                run.adapter or None,
+            )
+            for run in runs
+        ),
+    )
 
 
 def _list_table(runs: Sequence[RunSummary]) -> Table:

@@ -2,7 +2,9 @@
 
 import itertools
 import os
+import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from glob import iglob
 from pathlib import Path
@@ -87,7 +89,11 @@ def submit(
         run_id=run_id,
         name=settled.name,
         program=program,
-        args=(SPEC_NAME, "--run-id", run_id, *(("--config", config) if config else ())),
+        args=(
+            *(SPEC_NAME, "--run-id", run_id),
+            *(("--config", config) if config else ()),
+            *(("--commit", commit) if (commit := _git_commit(base)) else ()),
+        ),
         working_dir=str(bundle.working_dir),
         package=str(bundle.package),
         outputs=settled.outputs,
@@ -178,6 +184,17 @@ def as_yaml(spec: JobSpec | ServeSpec) -> str:
 def run_folder(spec: TrainSpec, run_id: str) -> Path:
     """Return the folder of the run in the spec's outputs."""
     return run_dir(spec.outputs, spec.tracking.experiment, run_id).root
+
+
+def _git_commit(folder: Path) -> str:
+    """Of the repository that a folder is in, with -dirty where files differ; empty without one."""
+    git = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        said = subprocess.run(
+            [*git, "--match="], capture_output=True, text=True, timeout=5, check=False
+        )
+        return said.stdout.strip() if said.returncode == 0 else ""
+    return ""
 
 
 def _demand(spec: JobSpec) -> capacity.Demand:

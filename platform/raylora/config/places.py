@@ -61,6 +61,11 @@ class RunPlaces:
         return self.root / "metadata"
 
     @property
+    def tracking(self) -> Path:
+        """What waits to be sent to the tracking server."""
+        return self.root / "tracking"
+
+    @property
     def working(self) -> tuple[Path, ...]:
         """The folders that have to be there when training begins."""
         return self.artifacts, self.checkpoints, self.logs, self.metadata

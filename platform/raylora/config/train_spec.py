@@ -33,6 +33,8 @@ class TrackingSpec(Spec):
     register_as: AdapterName | None = None
     """Registered model name; null takes the spec's name."""
     system_metrics: bool = True
+    settle_seconds: float = Field(default=300.0, ge=0)
+    """How long a job waits at its end for a server that answers slowly; the rest waits on disk."""
 
 
 class TrainSpec(Spec):

@@ -27,6 +27,7 @@ from raylora.tracking.version_files import ARTIFACT
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
+    from mlflow.tracking import MlflowClient
 
 CHAMPION = "champion"
 """The alias that a name alone means, where it is set."""
@@ -38,9 +39,9 @@ PAGE = 100
 class Registry:
     """The registry of one tracking store. Methods raise Unreachable and NotAuthorised too."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, client: "MlflowClient | None" = None) -> None:
         self.uri = uri
-        self._client = connect(uri)
+        self._client = client or connect(uri)
 
     def register(
         self, name: str, run: Run, adapter_dir: Path, *, tags: Mapping[str, str]

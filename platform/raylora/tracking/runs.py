@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from raylora.errors import RayloraError
+from raylora.errors import NotFound, RayloraError, Unreachable
 from raylora.tracking.failures import raylora_errors
 from raylora.tracking.location import artifact_root, shown
 from raylora.tracking.lookup import experiment_names, find_run
+from raylora.tracking.mlflow_run import MlflowRun
 from raylora.tracking.nearest import not_found
-from raylora.tracking.run import RUN_ID_TAG, MlflowRun, NullRun, Run, RunStatus
+from raylora.tracking.run import RUN_ID_TAG, NullRun, Run, RunStatus
 from raylora.tracking.run_facts import Comparison, RunDetails, RunSummary, details_of, summary_of
 from raylora.tracking.store import connect
+from raylora.tracking.sweep_tags import PARENT
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowEntity
@@ -29,6 +31,9 @@ __all__ = [
 
 Value = TypeVar("Value")
 
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it MLflow's pages take an experiment for prompts and traces."""
+
 
 def open_run(
     uri: str,
@@ -41,31 +46,54 @@ def open_run(
 ) -> Run:
     """Start the MLflow run of a raylora run, or continue it where it exists.
 
-    The experiment is made if missing; a continued run is RUNNING again and keeps its parameters.
+    Each call is a request; `spooled.start` gives a run that does without the server. The
+    experiment is made if missing; a continued run is RUNNING again and keeps its parameters.
     Raises Unreachable, NotAuthorised.
     """
-    client = connect(uri)
-    with raylora_errors(uri):
-        experiment_id = _experiment(client, experiment)
-        found = client.search_runs(
-            [experiment_id], f"tags.`{RUN_ID_TAG}` = '{run_id}'", max_results=1
-        )
-        if found:
-            entity = found[0]
-            client.update_run(entity.info.run_id, status=RunStatus.RUNNING.value)
-        else:
-            entity = client.create_run(experiment_id, tags={RUN_ID_TAG: run_id}, run_name=name)
-    run = _writable(client, entity)
+    run = find_or_make(connect(uri), experiment, run_id, name)
+    run.stand(RunStatus.RUNNING)
     run.log_params(params)
     run.set_tags(tags)
     return run
 
 
+def find_or_make(
+    client: "MlflowClient",
+    experiment: str,
+    run_id: str,
+    name: str,
+    *,
+    began_ms: int | None = None,
+    parent: str = "",
+) -> MlflowRun:
+    """The MLflow run of a raylora run, made where there is none.
+
+    parent: raylora's id of the run that MLflow shows it below, in the same experiment. Of several,
+    which a request that was answered too late may have made, it is always the oldest.
+    """
+    with raylora_errors(client.tracking_uri):
+        experiment_id = _experiment(client, experiment)
+        entity = _of_run_id(client, experiment_id, run_id)
+        if entity is None:
+            tags = {RUN_ID_TAG: run_id}
+            if parent:
+                tags[PARENT] = _parent(client, experiment_id, parent)
+            entity = client.create_run(experiment_id, began_ms, tags, run_name=name)
+    return _writable(client, entity)
+
+
 def attach(uri: str, mlflow_run_id: str) -> Run:
     """Write to a run that another process opened. Raises NotFound, Unreachable, NotAuthorised."""
-    client = connect(uri)
-    with raylora_errors(uri):
-        return _writable(client, client.get_run(mlflow_run_id))
+    return find_stored(connect(uri), mlflow_run_id)
+
+
+def find_stored(client: "MlflowClient", mlflow_run_id: str) -> MlflowRun:
+    """The same with a client. A run that was deleted is not found."""
+    with raylora_errors(client.tracking_uri):
+        entity = client.get_run(mlflow_run_id)
+    if entity.info.lifecycle_stage != "active":
+        raise NotFound(f"run {mlflow_run_id} was deleted")
+    return _writable(client, entity)
 
 
 def list_runs(uri: str, *, experiment: str | None = None, limit: int) -> list[RunSummary]:
@@ -119,7 +147,7 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     if found is None:
         root = artifact_root(client.tracking_uri)
         try:
-            return client.create_experiment(name, str(root / name) if root else None)
+            return client.create_experiment(name, str(root / name) if root else None, KIND)
         except Exception:
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -132,6 +160,20 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     return found.experiment_id
 
 
+def _of_run_id(client: "MlflowClient", experiment_id: str, run_id: str) -> "MlflowEntity | None":
+    query = f"tags.`{RUN_ID_TAG}` = '{run_id}'"
+    order = ["attributes.start_time ASC", "attributes.run_id ASC"]
+    found = client.search_runs([experiment_id], query, max_results=1, order_by=order)
+    return found[0] if found else None
+
+
+def _parent(client: "MlflowClient", experiment_id: str, run_id: str) -> str:
+    found = _of_run_id(client, experiment_id, run_id)
+    if found is None:
+        raise Unreachable(f"the run above, {run_id}, is not stored yet")
+    return found.info.run_id
+
+
 def _writable(client: "MlflowClient", entity: "MlflowEntity") -> MlflowRun:
     """Continue where the stored run is: parameters are there, steps have been logged."""
     return MlflowRun(
@@ -140,6 +182,7 @@ def _writable(client: "MlflowClient", entity: "MlflowEntity") -> MlflowRun:
         run_id=entity.data.tags.get(RUN_ID_TAG, entity.info.run_id),
         params=entity.data.params,
         last_steps={metric.key: metric.step for metric in entity.data.to_proto().metrics},
+        began=entity.info.start_time / 1000,
     )
 
 

@@ -29,14 +29,26 @@ SETTINGS = {
 }
 """MLflow reads these from the environment only, some of them while it is imported."""
 
+PATIENT = {
+    # What is sent from a spool is sent again until it is taken, and may take its time.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "120",
+}
+"""For a process that sends spools; a server may need 30 s to answer."""
 
-def connect(uri: str) -> "MlflowClient":
+
+def connect(uri: str, *, patient: bool = False) -> "MlflowClient":
     """A client of the store at an absolute URI; a missing SQLite store is created.
 
-    Raises Unreachable within about PROBE_SECONDS where a server does not answer.
+    Raises Unreachable within about PROBE_SECONDS where a server does not answer; a patient client
+    does not ask, and waits for its answers: so do the others of its process from then on.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    if patient:
+        # But what the user has set himself stands.
+        own = {name for name in PATIENT if os.environ[name] != SETTINGS[name]}
+        os.environ.update({name: PATIENT[name] for name in PATIENT.keys() - own})
     with raylora_errors(uri):
         from mlflow.tracking import MlflowClient
 
@@ -44,7 +56,7 @@ def connect(uri: str) -> "MlflowClient":
         file, artifacts = database_file(uri), artifact_root(uri)
         if file is not None and artifacts is not None:
             ensure_database(file, artifacts)
-        if uri.startswith(("http://", "https://")):
+        if not patient and uri.startswith(("http://", "https://")):
             _probe(uri)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
