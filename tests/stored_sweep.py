@@ -68,6 +68,7 @@ def _trial(uri: str, sweep: Run, name: str, rank: int, rate: float, *, running: 
         }
         | ({tags.ERROR: "the loss is NaN"} if state is TrialStatus.FAILED else {}),
     )
+    run.log_params(settings)
     for step in range(1, steps + 1):
         run.log_metrics({"loss": loss_at(step, rank, rate), "grad_norm": 1.0}, step)
     if state is TrialStatus.RUNNING:
