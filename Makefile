@@ -25,7 +25,7 @@ INSTALLED_PEERS_VLLM := $(PEERS_VLLM)/.installed
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(INSTALLED_DEV) ## Make .venv with everything a developer needs
@@ -83,6 +83,10 @@ bars-sweep: $(INSTALLED_DEV) ## Measure the bars of sweeps, peers included (BARS
 .PHONY: bars-serve
 bars-serve: $(INSTALLED_DEV) ## Measure the bars of serving, run bars-setup before (BARS=name for one)
 	$(BIN)/python -m benchmarks.bars serve
+
+.PHONY: bars-registry
+bars-registry: $(INSTALLED_DEV) ## Measure the bars of tracking, registry and evaluation (BARS=name for one)
+	$(BIN)/python -m benchmarks.bars registry
 
 .PHONY: constraints
 constraints: ## Pin what is installed in .venv into constraints.txt

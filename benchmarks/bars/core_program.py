@@ -17,7 +17,7 @@ from raylora.config.model_spec import ModelSpec
 from raylora.jobs.assignment import Assignment
 from raylora.jobs.run_log import RunLog
 from raylora.jobs.train.observer import NullObserver, StepReport
-from raylora.tracking.runs import open_run
+from raylora.tracking.tracked import start
 
 EXPERIMENT = "bars"
 
@@ -80,7 +80,7 @@ def _assignments(task: Task) -> Sequence[Assignment]:
         places = task.places(name)
         for folder in places.working:
             folder.mkdir(parents=True, exist_ok=True)
-        run = open_run(uri, EXPERIMENT, name, name, params={}, tags={})
+        run = start(uri, EXPERIMENT, name, name, places.tracking, params={}, tags={})
         made.append(Assignment(spec, name, run.mlflow_run_id, uri, places))
     return made
 
