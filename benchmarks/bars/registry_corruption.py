@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -23,7 +24,7 @@ from raylora.lora.sources import LocalModel
 
 COUNT = 100
 SECONDS, MEGABYTES = 1.0, 20.0
-SMOLLM2_LIKE = {
+SMOLLM2_LIKE: dict[str, Any] = {
     "vocab_size": 49152,
     "hidden_size": 576,
     "intermediate_size": 1536,

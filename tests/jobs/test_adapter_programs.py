@@ -45,7 +45,7 @@ def foreign(tiny_base: Path, tmp_path: Path) -> Path:
         r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", init_lora_weights=False
     )
     adapted = get_peft_model(LlamaForCausalLM.from_pretrained(tiny_base), config)
-    adapted.save_pretrained(tmp_path / "foreign")
+    adapted.save_pretrained(str(tmp_path / "foreign"))
     assert (tmp_path / "foreign" / "README.md").exists()
     return tmp_path / "foreign"
 

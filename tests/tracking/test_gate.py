@@ -29,7 +29,8 @@ def test_an_empty_gate_asks_for_whole_files_alone() -> None:
 
 def test_thresholds_name_metrics_of_the_run() -> None:
     gate = GateSpec(at_least={METRIC: 0.9, "json_valid": 1}, at_most={"final_loss": 0.5})
-    found = judge(gate, evidence("home@1", **{METRIC: 0.95, "final_loss": 0.6}), None, None)
+    shown = Evidence("home@1", {METRIC: 0.95, "final_loss": 0.6}, {})
+    found = judge(gate, shown, None, None)
     assert outcomes(found) == {
         "integrity": Outcome.PASSED,
         f"{METRIC} >= 0.9": Outcome.PASSED,
