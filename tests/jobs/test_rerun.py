@@ -30,7 +30,8 @@ def spec(tmp_path: Path) -> TrainSpec:
     rows = [{"prompt": "on", "completion": "1"}, {"prompt": "off", "completion": "0"}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = {"train": str(tmp_path / "rows.jsonl"), "validation": None}
-    return TrainSpec.model_validate({"name": "r", "outputs": str(tmp_path / "out"), "data": data})
+    fields = {"outputs": str(tmp_path / "out"), "data": data, "workers": {"num_workers": 1}}
+    return TrainSpec.model_validate({"name": "r", **fields})
 
 
 @pytest.fixture
@@ -72,11 +73,11 @@ def trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., lis
             write_adapter(assignment.places.adapter, assignment.spec, shift)
             scores = {ADAPTER: {"exact_match": right}, BASE: {"exact_match": 0.0}}
             assessment = Assessment("rev", "tokens", "sha", 4, 0.0, scores)
-            return Outcome(loss=LOSS, steps=6, kept_step=6), assessment
+            return Outcome(6, 0, LOSS, 6), assessment
 
         monkeypatch.setattr(rerun, "train", train)
         monkeypatch.setattr(rerun, "connect", lambda: None)
-        monkeypatch.setattr(record, "_tags", lambda _: dict[str, str]())
+        monkeypatch.setattr(record, "origin_tags", lambda _: dict[str, str]())
         monkeypatch.setenv("RAYLORA_CACHE", str(tmp_path / "cache"))
         return trained
 
