@@ -152,11 +152,13 @@ def test_keys_and_values_stay_under_their_budget(small_llama, tiny_tokenizer, ba
     assert engine.stats.kv_bytes == engine.stats.prefix_bytes
 
 
-def test_a_request_larger_than_the_budget_is_refused(small_llama, tiny_tokenizer, base_only):
-    engine = Engine(small_llama, tiny_tokenizer, base_only, max_batch_size=2, cache_bytes=100_000)
-    with pytest.raises(InvalidRequest, match="303 tokens.*the budget is 100000"):
-        engine.add(Request("r", (5, 6, 7), None, Sampling(max_new_tokens=300)))
-    assert not engine.has_work
+def test_the_budget_bounds_the_context(small_llama, tiny_tokenizer, base_only):
+    engine = Engine(small_llama, tiny_tokenizer, base_only, max_batch_size=2, cache_bytes=60_000)
+    assert engine.max_length == 128
+    with pytest.raises(InvalidRequest, match="130 tokens and the context length is 128"):
+        engine.add(Request("r", tuple(range(3, 133)), None, Sampling(max_new_tokens=1)))
+    [cut] = generate(engine, [Request("r", (5, 6, 7), None, Sampling(max_new_tokens=300))])
+    assert (cut.finish_reason, len(cut.token_ids)) == (FinishReason.LENGTH, 125)
 
 
 def test_a_flood_for_one_adapter_does_not_starve_another(small_llama, tiny_tokenizer, bank):

@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass
 
-import pytest
-
 from raylora.engine.cache_budget import COLUMN_BLOCK, CacheBudget
 from raylora.engine.scheduler import GROUP_TOKENS, PADDING, Scheduler, grouped
-from raylora.errors import InvalidRequest
 
 UNBOUNDED = CacheBudget(None, 10)
 
@@ -62,12 +59,12 @@ def test_rows_wait_for_room_and_none_overtakes():
     assert ids(scheduler.admit([])) == ["r2"]
 
 
-def test_a_row_that_could_never_fit_is_refused_with_the_numbers():
-    scheduler = queue(8, budget=CacheBudget(COLUMN_BLOCK * 10, 10))
-    said = f"{COLUMN_BLOCK + 11} tokens.* needs {COLUMN_BLOCK * 20} bytes.* {COLUMN_BLOCK * 10}$"
-    with pytest.raises(InvalidRequest, match=said):
-        scheduler.add(Waiting("r", COLUMN_BLOCK + 1))
-    assert scheduler.waiting == 0
+def test_the_longest_row_is_one_that_fits_alone():
+    for most in (0, 10, COLUMN_BLOCK * 10, COLUMN_BLOCK * 35):
+        budget = CacheBudget(most, 10)
+        assert budget.fits([budget.longest(1000)])
+        assert not budget.fits([budget.longest(1000) + 1])
+    assert UNBOUNDED.longest(1000) == 1000
 
 
 def test_groups_bound_padding_and_size():

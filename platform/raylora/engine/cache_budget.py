@@ -28,6 +28,12 @@ class CacheBudget:
         """Whether these rows may be inside together."""
         return self.bytes is None or self.bytes_for(lengths) <= self.bytes
 
+    def longest(self, tokens: int) -> int:
+        """Tokens of a row that is alone, up to `tokens`: what fits at all."""
+        if self.bytes is None:
+            return tokens
+        return min(tokens, self.bytes // self.token_bytes // COLUMN_BLOCK * COLUMN_BLOCK)
+
     def left(self, lengths: Sequence[int]) -> int:
         """What these rows leave for prefixes; nothing is kept where there is no budget."""
         return 0 if self.bytes is None else max(0, self.bytes - self.bytes_for(lengths))

@@ -52,16 +52,25 @@ class Engine:
     ) -> None:
         """max_length is the context in tokens, prompt and answer together; None takes the model's.
 
-        cache_bytes bounds keys and values: rows wait for room, and what rows leave is for prefixes
-        of earlier requests. Without it rows are not bounded and no prefix is kept. prefill_tokens:
-        of prompts in one step, while others generate.
+        cache_bytes bounds keys and values, and so the context where one row would need more: rows
+        wait for room, and what they leave is for prefixes of earlier requests. Without it rows are
+        not bounded and no prefix is kept. prefill_tokens: of prompts in one step, while others
+        generate.
         """
-        context = int(model.config.max_position_embeddings)
-        self.max_length = min(max_length or context, context)
         self._tokenizer = tokenizer
         self._bank = bank
         self._runner = Runner(model, bank)
         self._budget = CacheBudget(cache_bytes, self._runner.token_bytes)
+        context = int(model.config.max_position_embeddings)
+        wanted = min(max_length or context, context)
+        self.max_length = self._budget.longest(wanted)
+        if self.max_length < wanted:
+            log.warning(
+                "%s bytes of keys and values hold %s tokens, so the context is not %s but that",
+                cache_bytes,
+                self.max_length,
+                wanted,
+            )
         self._scheduler = Scheduler[Row](max_batch_size, self._budget)
         self._prefixes = PrefixCache(self._runner.token_bytes)
         self._reuse = reuse_prefixes and cache_bytes is not None

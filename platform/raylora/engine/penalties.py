@@ -35,12 +35,14 @@ class Penalties:
             return logits
         s, changed = self._sampling, logits.float().clone()
         if s.repetition_penalty != 1:
-            seen = torch.tensor(sorted(self._prompt | self._counts.keys()), dtype=torch.long)
+            seen = torch.tensor(
+                sorted(self._prompt | self._counts.keys()), dtype=torch.long, device=logits.device
+            )
             before = changed[seen]
             less = torch.where(before > 0, 1 / s.repetition_penalty, s.repetition_penalty)
             changed[seen] = before * less
         if self._counts:
-            tokens = torch.tensor(list(self._counts))
+            tokens = torch.tensor(list(self._counts), device=logits.device)
             times = torch.tensor(list(self._counts.values()), device=logits.device)
             changed[tokens] -= s.presence_penalty + s.frequency_penalty * times
         for token, bias in s.logit_bias:

@@ -8,7 +8,6 @@ from typing import Generic, Protocol, TypeVar
 
 from raylora.engine.cache_budget import CacheBudget
 from raylora.engine.fair_queue import FairQueue, Job
-from raylora.errors import InvalidRequest
 
 PREFILL_TOKENS = 256
 """Prompt tokens a step computes while other rows generate, so that none of them waits long."""
@@ -47,14 +46,7 @@ class Scheduler(Generic[R]):
         return len(self._queue)
 
     def add(self, row: R) -> None:
-        """Queue a row. Raises InvalidRequest where the budget could never hold it."""
-        needed = self._budget.bytes_for([row.most_tokens])
-        if not self._budget.fits([row.most_tokens]):
-            raise InvalidRequest(
-                f"a request of {row.most_tokens} tokens, prompt and answer together, needs "
-                f"{needed} bytes of keys and values, and the budget is {self._budget.bytes}",
-                hint="ask for fewer tokens, or raise the budget",
-            )
+        """Queue a row, which the budget can hold at least alone."""
         self._queue.add(row)
 
     def remove(self, row_id: str) -> R | None:
