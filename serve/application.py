@@ -6,11 +6,12 @@ from typing import Any
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
+from raylora.cluster.applications import INGRESS
 from raylora.config.compose import read_resolved
 from raylora.config.serve_spec import ServeSpec
 
-INGRESS, REPLICA = "ingress", "replica"
-"""Names of the two deployments."""
+REPLICA = "replica"
+"""Name of the deployment that generates."""
 STOP_S = 10.0
 """A replica that is told to stop may finish its requests for this long."""
 HEAD = {"node:__internal_head__": 0.001}

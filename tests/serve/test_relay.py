@@ -153,6 +153,37 @@ def test_an_answer_that_has_not_begun_comes_from_another_replica():
     run(work)
 
 
+def test_a_client_that_goes_frees_its_replica():
+    async def work() -> None:
+        one = Backend("one")
+        one.go_on.clear()
+        async with ingress(one) as (_, relay):
+            gone = asyncio.Event()
+            sent: list[Any] = []
+            received = iter([{"type": "http.request", "body": b"{}", "more_body": False}])
+
+            async def receive() -> Any:
+                if message := next(received, None):
+                    return message
+                await gone.wait()
+                return {"type": "http.disconnect"}
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            scope = {"type": "http", "method": "POST", "path": "/stream", "headers": []}
+            asked = asyncio.ensure_future(relay({**scope, "query_string": b""}, receive, send))
+            while len(sent) < 2:
+                await asyncio.sleep(0.01)
+            gone.set()
+            await asked
+            assert sent[-1]["more_body"]
+            await asyncio.sleep(0.05)
+            assert (one.server.open_requests, relay.open_requests) == (0, 0)
+
+    run(work)
+
+
 def test_a_full_endpoint_answers_429_at_once():
     async def work() -> None:
         one = Backend("one", limit=1)

@@ -2,10 +2,12 @@
 
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from click.testing import CliRunner
 from tests.registered import register
@@ -71,7 +73,12 @@ def endpoint(
 
 
 def test_an_endpoint_goes_up_answers_and_leaves_nothing(
-    endpoint: str, local_cluster: Cluster, raylora: Callable[..., str]
+    endpoint: str,
+    outputs: Path,
+    model: ModelSpec,
+    tmp_path: Path,
+    local_cluster: Cluster,
+    raylora: Callable[..., str],
 ):
     def chat(name: str) -> httpx.Response:
         body = {
@@ -92,7 +99,7 @@ def test_an_endpoint_goes_up_answers_and_leaves_nothing(
     texts = {answer.json()["choices"][0]["message"]["content"] for answer in by_adapter}
     assert len(texts) == 1
     assert answers["tiny"].json()["choices"][0]["message"]["content"] not in texts
-    assert len(serve_processes()) >= 3
+    assert len(serve_processes()) == 3  # controller, ingress, one replica
     unknown = chat("tonnes")
     assert unknown.status_code == 404
     assert "tones" in unknown.json()["error"]["message"]
@@ -106,6 +113,15 @@ def test_an_endpoint_goes_up_answers_and_leaves_nothing(
     assert status["applications"][0]["state"] == "RUNNING"
     assert [entry["system_prompt"] for entry in status["adapters"]] == [SYSTEM]
 
+    # Promoted while it runs: asked for as tones@1 too, the old version stays beside the new one.
+    assert register(outputs, model, tmp_path, "tones", SYSTEM, seed=2) == "tones@2"
+    wait_until(lambda: chat("tones").headers["x-raylora-adapter"] == "tones@2", 15)
+    assert loaded(endpoint) == {"tones@1", "tones@2"}
+
+    kill_replica_in_mid_stream(endpoint)
+    assert chat("tones").headers["x-raylora-adapter"] == "tones@2"
+    assert loaded(endpoint) == {"tones@1", "tones@2"}
+
     other_port = raylora("serve", "up", "port=9", "-o", "json", exit_code=1)
     assert other_port == ""
 
@@ -116,12 +132,44 @@ def test_an_endpoint_goes_up_answers_and_leaves_nothing(
         chat("tiny")
 
 
+def kill_replica_in_mid_stream(endpoint: str) -> None:
+    """Its stream ends with an error event."""
+    [replica] = [process for process in actors() if ":replica" in " ".join(process.cmdline())]
+    body = {"model": "tones", "prompt": "hi", "max_tokens": 240, "logit_bias": {2: -100}}
+    with httpx.stream(
+        "POST", f"{endpoint}/completions", json={**body, "stream": True}, timeout=60
+    ) as stream:
+        events = stream.iter_lines()
+        assert "text_completion" in next(events)
+        replica.kill()
+        *_, last = [line for line in events if line]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "replica_lost"
+
+
+def loaded(endpoint: str) -> set[str]:
+    entries = httpx.get(f"{endpoint}/adapters", timeout=60).json()["data"]
+    return {entry["id"] for entry in entries if entry["state"] == "ready"}
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def serve_processes() -> list[str]:
-    """What the suite's own head runs for Ray Serve."""
+    """Titles of what the suite's own head runs for Ray Serve."""
+    return [" ".join(process.cmdline()) for process in actors()]
+
+
+def actors() -> list[psutil.Process]:
     state = head.running()
     assert state is not None
     # Those that start warm are children of another process than the head.
     family = processes.family(state.id, Path(state.temp_dir), state.process)
-    titles = [" ".join(process.cmdline()) for process in family]
-    actors = [title for title in titles if title.startswith("ray::")]
-    return [title for title in actors if "Serve" in title or "Proxy" in title]
+    return [process for process in family if is_serves(" ".join(process.cmdline()))]
+
+
+def is_serves(title: str) -> bool:
+    return title.startswith("ray::") and ("Serve" in title or "Proxy" in title)

@@ -9,6 +9,8 @@ from raylora.cluster.connect import Cluster
 from raylora.cluster.transport import request
 from raylora.errors import RayloraError
 
+INGRESS = "ingress"
+"""Name of the deployment that answers HTTP; the others' replicas generate."""
 READ_S = 60.0
 """The first question makes the dashboard import Serve, and a shutdown waits for the replicas."""
 
@@ -37,7 +39,7 @@ class Application:
     state: ApplicationState
     message: str
     replicas: int
-    """Replicas that answer."""
+    """Replicas that generate."""
     deployed: datetime | None
 
 
@@ -97,7 +99,8 @@ def _application(name: str, details: dict[str, Any]) -> Application:
         message=details.get("message") or "",
         replicas=sum(
             replica["state"] == "RUNNING"
-            for deployment in details["deployments"].values()
+            for part, deployment in details["deployments"].items()
+            if part != INGRESS
             for replica in deployment["replicas"]
         ),
         deployed=datetime.fromtimestamp(deployed, UTC) if deployed else None,

@@ -1,0 +1,74 @@
+"""What Ray Serve is told, and how many replicas the waiting tokens ask for; no cluster."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from raylora.config.serve_spec import AutoscalingSpec, RollbackSpec, ServeSpec
+from raylora.serve.application import build, read_spec
+from raylora.serve.scaling import QUEUED_TOKENS, QueuedTokens
+
+
+def deployments(spec: ServeSpec, **options):
+    """By name: the ingress and, bound into it, the replicas."""
+    ingress = build({"spec": spec, **options})._bound_deployment
+    replica = ingress.init_args[1]._bound_deployment
+    return {deployment.name: deployment for deployment in (ingress, replica)}
+
+
+def test_one_light_ingress_in_front_of_the_replicas():
+    made = deployments(ServeSpec(num_replicas=3, cpus_per_replica=2), listens=True)
+    assert made["replica"].num_replicas == 3
+    assert made["replica"].ray_actor_options["num_cpus"] == 2
+    assert made["ingress"].num_replicas == 1
+    assert made["ingress"].ray_actor_options["num_cpus"] == 0
+    # The address of the spec is the head's.
+    assert "node:__internal_head__" in made["ingress"].ray_actor_options["resources"]
+
+
+def test_behind_serves_proxies_the_ingress_may_be_anywhere():
+    made = deployments(ServeSpec())
+    assert made["ingress"].ray_actor_options["resources"] == {}
+    assert made["ingress"].init_args[2] is False
+
+
+def test_autoscaling_replaces_the_number_of_replicas():
+    scaling = AutoscalingSpec(min_replicas=0, max_replicas=7, tokens_per_replica=100)
+    config = deployments(ServeSpec(autoscaling=scaling))["replica"]._deployment_config
+    told = config.autoscaling_config
+    assert (told.min_replicas, told.max_replicas, told.initial_replicas) == (0, 7, 1)
+    policy = told.policy.get_policy()(**told.policy.policy_kwargs)
+    metrics = {QUEUED_TOKENS: {"a": 150.0, "b": 151.0}}
+    assert policy(SimpleNamespace(aggregated_metrics=metrics)) == (4, {})
+
+
+def test_the_policy_runs_where_raylora_is_not_installed(tmp_path):
+    config = deployments(ServeSpec(autoscaling=AutoscalingSpec()))["replica"]._deployment_config
+    pickled = tmp_path / "policy"
+    pickled.write_bytes(config.autoscaling_config.policy.get_serialized_policy_def())
+    program = (
+        "import sys; sys.modules['raylora'] = None\n"
+        "import pickle; policy = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "print(policy(per_replica=10).__call__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(pickled)], capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("tokens", "replicas"), [(0, 0), (1, 1), (100, 1), (101, 2)])
+def test_no_replica_has_more_than_its_tokens(tokens, replicas):
+    policy = QueuedTokens(per_replica=100)
+    context = SimpleNamespace(aggregated_metrics={QUEUED_TOKENS: {"a": tokens}})
+    assert policy(context)[0] == replicas
+    assert policy(SimpleNamespace(aggregated_metrics=None))[0] == 0
+
+
+def test_limits_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="max_replicas"):
+        AutoscalingSpec(min_replicas=3, max_replicas=2)
+    with pytest.raises(ValueError, match="window"):
+        RollbackSpec(window=5, min_requests=6)
+    with pytest.raises(ValueError, match="adapters_root"):
+        read_spec({"adapters_root": "relative"})
