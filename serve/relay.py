@@ -83,10 +83,9 @@ class Relay:
 
     async def _from_one(self, told: Mapping[str, Any], body: bytes) -> AsyncGenerator[Piece, None]:
         """The answer of the first replica that begins one."""
-        model = _model(body)
         begun: Piece | None = None
         for _ in range(TRIES):
-            link = await self._picked(model)
+            link = await self._picked(told["method"], body)
             try:
                 async with aclosing(link.request(told, body, self._timeout_s + GRACE_S)) as pieces:
                     async for piece in pieces:
@@ -104,9 +103,12 @@ class Relay:
                 return
         raise replica_lost()
 
-    async def _picked(self, model: str) -> Link:
+    async def _picked(self, method: str, body: bytes) -> Link:
+        """What only looks is answered however much there is to generate."""
         try:
-            link = await self._replicas.pick(model, self._timeout_s)
+            if method == "GET":
+                return (await self._replicas.present(self._timeout_s))[0]
+            link = await self._replicas.pick(_model(body), self._timeout_s)
         except TimeoutError as error:
             raise no_replica(self._timeout_s) from error
         if link is None:
@@ -116,7 +118,7 @@ class Relay:
 
     async def _from_all(self, told: Mapping[str, Any], body: bytes) -> Piece:
         """What every replica says, as one answer."""
-        await self._picked("")
+        await self._picked("GET", b"")
 
         async def of(link: Link) -> Piece:
             pieces = [piece async for piece in link.request(told, body, self._timeout_s)]

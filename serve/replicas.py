@@ -52,6 +52,14 @@ class Replicas:
     async def pick(self, model: str, limit_s: float) -> Link | None:
         """A replica for a request; None where all there are have too much to do.
 
+        Raises TimeoutError as `present` does.
+        """
+        chosen = choose([link.candidate for link in await self.present(limit_s)], model)
+        return None if chosen is None else self._links[chosen.id]
+
+    async def present(self, limit_s: float) -> list[Link]:
+        """The replicas that take requests, the least busy one first.
+
         Where there is none at all one is asked for and waited for. Raises TimeoutError.
         """
         async with asyncio.timeout(limit_s):
@@ -60,8 +68,7 @@ class Replicas:
                 self._in_hurry.set()
                 self._wake()
                 await self._changed.wait()
-        chosen = choose([link.candidate for link in self._usable()], model)
-        return None if chosen is None else self._links[chosen.id]
+        return sorted(self._usable(), key=lambda link: link.candidate.open)
 
     def _usable(self) -> list[Link]:
         return [link for link in self._links.values() if not link.candidate.draining]

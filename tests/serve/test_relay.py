@@ -193,6 +193,8 @@ def test_a_full_endpoint_answers_429_at_once():
             await one.begun.wait()
             refused = await client.post("/whole", json=BODY)
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert (await client.get("/v1/adapters")).status_code == 200
+            assert (await client.get("/nothing")).status_code == 404
             one.go_on.set()
             assert (await asked).status_code == 200
 
