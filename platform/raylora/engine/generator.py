@@ -1,9 +1,8 @@
 """The one generator: evaluation, batch inference and serving all use this engine."""
 
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,25 +10,17 @@ import torch
 
 from raylora.engine.cache_budget import CacheBudget
 from raylora.engine.grammar import Grammars
+from raylora.engine.joining import Group, Joining
 from raylora.engine.logprobs import token_logprob
-from raylora.engine.prefill import Prefill
 from raylora.engine.prefix_cache import PrefixCache
 from raylora.engine.request import Completion, Event, FinishReason, Request
 from raylora.engine.row import Row
 from raylora.engine.runner import Adapters, Runner
-from raylora.engine.scheduler import GROUP_TOKENS, PREFILL_TOKENS, Scheduler, grouped
+from raylora.engine.scheduler import GROUP_TOKENS, PREFILL_TOKENS, Scheduler
 from raylora.engine.stats import EngineStats
 from raylora.errors import InvalidRequest
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Joining:
-    """Rows whose prompts are on their way into the cache together."""
-
-    rows: Sequence[Row]
-    prefill: Prefill
 
 
 class Engine:
@@ -77,7 +68,7 @@ class Engine:
         self._prefill_tokens = prefill_tokens
         self._end_tokens = end_tokens(model, tokenizer)
         self._grammars = Grammars(tokenizer, sorted(self._end_tokens))
-        self._joining: deque[_Joining] = deque()
+        self._joining = Joining(self._runner)
         self._rows: list[Row] = []
         """Running rows, by their index in the runner's batch."""
         self._cancelled: set[str] = set()
@@ -86,7 +77,7 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._rows or self._joining or self._scheduler.waiting)
+        return bool(self._rows or self._joining.rows or self._scheduler.waiting)
 
     @property
     def running(self) -> int:
@@ -96,24 +87,22 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Rows that have not joined yet."""
-        return self._scheduler.waiting + sum(len(joining.rows) for joining in list(self._joining))
+        return self._scheduler.waiting + len(self._joining.rows)
 
     @property
     def stats(self) -> EngineStats:
         """A snapshot for metrics."""
-        joining = list(self._joining)
         prefixes = self._prefixes.bytes
-        on_their_way = sum(group.prefill.bytes for group in joining)
         return EngineStats(
             waiting=self._scheduler.waiting,
-            prefilling=sum(len(group.rows) for group in joining),
+            prefilling=len(self._joining.rows),
             running=len(self._rows),
             steps=self._counted["steps"],
             prefilled_tokens=self._counted["prefilled"],
             reused_tokens=self._counted["reused"],
             prefix_hits=self._counted["hits"],
             decoded_tokens=self._counted["decoded"],
-            kv_bytes=self._runner.bytes + on_their_way + prefixes,
+            kv_bytes=self._runner.bytes + self._joining.bytes + prefixes,
             prefix_bytes=prefixes,
             kv_budget=self._budget.bytes,
         )
@@ -149,8 +138,7 @@ class Engine:
 
     def _inside(self) -> list[Row]:
         """Rows that have, or are getting, keys and values."""
-        joining = [row for group in self._joining for row in group.rows]
-        return [*self._rows, *(row for row in joining if row.finish_reason is None)]
+        return [*self._rows, *self._joining.rows]
 
     def _take_in(self) -> list[Event]:
         """Begin the prompts of the rows that are next."""
@@ -165,50 +153,20 @@ class Engine:
             if self._reuse:
                 row.known = self._prefixes.known(row.owner, row.request.prompt_ids)
         rows = [row for row in admitted if row.finish_reason is None]
-        for group in grouped(rows):
-            self._joining.append(self._begin(group))
         if rows:
+            self._joining.begin(rows)
             self._prefixes.shrink(self._room_for_prefixes())
         return events
 
-    def _begin(self, rows: Sequence[Row]) -> _Joining:
-        prompts = [row.request.prompt_ids for row in rows]
-        group = self._runner.begin(prompts, [row.adapter for row in rows], [r.known for r in rows])
-        for row in rows:
-            row.known = None
-        return _Joining(rows, group)
-
     def _prefill(self) -> list[Event]:
-        """Go on with the prompts, group by group in turn, up to the tokens of one step."""
-        left = self._prefill_tokens if self._rows else GROUP_TOKENS
-        events: list[Event] = []
-        while self._joining and left > 0:
-            group = self._joining.popleft()
-            if all(row.finish_reason is not None for row in group.rows):
-                continue
-            before = group.prefill.left
-            try:
-                logits = self._runner.prefill(group.prefill, left)
-            except Exception as error:
-                events += self._separate(group, error)
-                continue
-            left -= (before - group.prefill.left) * len(group.rows)
-            if logits is None:
-                self._joining.append(group)
-            else:
-                events += self._join(group, logits)
+        """Go on with the prompts, up to the tokens of one step."""
+        progress = self._joining.advance(self._prefill_tokens if self._rows else GROUP_TOKENS)
+        events = progress.failed
+        for group, logits in progress.done:
+            events += self._join(group, logits)
         return events
 
-    def _separate(self, group: _Joining, error: Exception) -> list[Event]:
-        """After a failure the prompts of a group are tried again one by one."""
-        rows = [row for row in group.rows if row.finish_reason is None]
-        if len(rows) > 1:
-            self._joining.extendleft(self._begin([row]) for row in reversed(rows))
-            return []
-        log.exception("prefill of request %s failed", rows[0].id)
-        return [rows[0].finish(FinishReason.ERROR, error=str(error))]
-
-    def _join(self, group: _Joining, logits: torch.Tensor) -> list[Event]:
+    def _join(self, group: Group, logits: torch.Tensor) -> list[Event]:
         """Let the rows of a group that is done generate with the others."""
         for i, row in enumerate(group.rows):
             reused = group.prefill.reused[i]
