@@ -242,9 +242,13 @@ class Residency:
 
     async def _leave(self, resident: Resident) -> None:
         async with self._room:
-            # A request may have come for it in between.
-            if resident.state is AdapterState.DRAINING and resident.in_use == 0:
-                self._residents.pop(resident.key, None)
+            # In between a request may have come for it, or it has left and is loaded anew.
+            if (
+                self._residents.get(resident.key) is resident
+                and resident.state is AdapterState.DRAINING
+                and resident.in_use == 0
+            ):
+                del self._residents[resident.key]
                 await self._slots.remove(resident.key)
                 log.info("%s has left", resident.key)
 

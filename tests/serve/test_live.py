@@ -175,6 +175,24 @@ def test_unloading_waits_for_running_requests(live, slots):
     followed(residency, work)
 
 
+def test_a_version_asked_for_while_it_leaves_leaves_once(live, slots):
+    residency = live()
+
+    async def work() -> None:
+        await answered(residency, "home")
+        async with residency._room:
+            first = asyncio.ensure_future(residency.unload("home"))
+            await soon(lambda: state(residency, "home@2") is AdapterState.DRAINING)
+            await answered(residency, "home")
+            assert state(residency, "home@2") is AdapterState.READY
+            second = asyncio.ensure_future(residency.unload("home"))
+            await soon(lambda: state(residency, "home@2") is AdapterState.DRAINING)
+        await asyncio.gather(first, second)
+        assert slots.keys == []
+
+    asyncio.run(work())
+
+
 def test_a_replica_that_restarts_holds_what_it_held(live, registry, slots, folders):
     before = live()
     slots.capacity = 4
