@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from raylora.config.compose import load_serve
 from raylora.config.serve_spec import AutoscalingSpec, RollbackSpec, ServeSpec
 from raylora.serve.application import build, read_spec
 from raylora.serve.scaling import QUEUED_TOKENS, QueuedTokens
@@ -63,6 +64,14 @@ def test_no_replica_has_more_than_its_tokens(tokens, replicas):
     context = SimpleNamespace(aggregated_metrics={QUEUED_TOKENS: {"a": tokens}})
     assert policy(context)[0] == replicas
     assert policy(SimpleNamespace(aggregated_metrics=None))[0] == 0
+
+
+def test_routes_and_autoscaling_are_set_from_the_command_line():
+    overrides = ["routes.home={canary:next,weight:0.2}", "autoscaling={min_replicas:0}"]
+    spec = load_serve("quickstart", overrides).spec
+    assert (spec.routes["home"].canary, spec.routes["home"].weight) == ("next", 0.2)
+    assert spec.autoscaling is not None
+    assert spec.autoscaling.min_replicas == 0
 
 
 def test_limits_that_cannot_be_are_refused():

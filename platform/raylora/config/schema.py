@@ -174,7 +174,8 @@ def _inline(schema: Any, definitions: dict[str, Any]) -> Any:
 
 def _values(schema: dict[str, Any]) -> dict[str, Any] | None:
     """Schema of a mapping's values; None for anything else."""
-    values = schema.get("additionalProperties")
+    by_pattern = schema.get("patternProperties", {})
+    values = next(iter(by_pattern.values()), schema.get("additionalProperties"))
     return values if isinstance(values, dict) else None
 
 
