@@ -37,6 +37,8 @@ def build(args: dict[str, Any]) -> serve.Application:
         ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
         max_constructor_retry_count=3,
         health_check_period_s=5.0,
+        # Serve would write a line for each time the ingress asks for the address.
+        logging_config={"enable_access_log": False},
         **_stopping(),
         **_size(spec),
     )
