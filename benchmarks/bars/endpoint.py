@@ -51,7 +51,9 @@ def endpoint(versions: dict[str, int], *overrides: str) -> Iterator[Endpoint]:
     with sandbox() as box:
         registry = registered(box, base, versions)
         port = free_port()
-        box.raylora("serve", "up", f"port={port}", *overrides, timeout_s=UP_S).expect()
+        # What an endpoint of this name held before would be loaded first.
+        own = (f"port={port}", f"name=bars-{box.folder.name}")
+        box.raylora("serve", "up", *own, *overrides, timeout_s=UP_S).expect()
         yield Endpoint(box, base, f"http://127.0.0.1:{port}", registry)
 
 

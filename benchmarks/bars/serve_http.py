@@ -9,7 +9,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from benchmarks.bars.endpoint import down_seconds, endpoint, free_port, register
 from benchmarks.bars.fresh import REPOSITORY
 from benchmarks.bars.generators import Workload, ours
 from benchmarks.bars.load import caller, closed, middle_ms, per_second
-from benchmarks.bars.prompts import prompts
+from benchmarks.bars.prompts import stories
 from benchmarks.bars.sandbox import own_environment, run, sandbox
 from benchmarks.bars.smollm2 import Base, smollm2
 from benchmarks.bars.spoken import child
@@ -36,6 +36,8 @@ NEW_TOKENS = 48
 DOWN_S = 15.0
 PATH = "/v1/chat/completions"
 START_S = 240.0
+
+Down = Callable[[], tuple[float, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ def measure() -> Iterator[Bar]:
 
 
 def _over_stock(base: Base) -> Iterator[Bar]:
-    with _without_engine(base) as (url, down), _stock() as stock:
-        rounds = [(_pace(url), _pace(stock)) for _ in range(ROUNDS)]
+    with _without_engine(base) as (url, key, down), _stock() as stock:
+        rounds = [(_pace(url, key), _pace(stock, key)) for _ in range(ROUNDS)]
         seconds, left = down()
     rates = [(a.rate, b.rate) for a, b in rounds]
     middles = [(a.p50_ms, b.p50_ms) for a, b in rounds]
@@ -86,17 +88,17 @@ def _middle(pairs: list[tuple[float, float]], side: int) -> float:
     return statistics.median(pair[side] for pair in pairs)
 
 
-def _pace(url: str) -> Pace:
-    return asyncio.run(_asked(url))
+def _pace(url: str, key: str) -> Pace:
+    return asyncio.run(_asked(url, {"Authorization": f"Bearer {key}"}))
 
 
-async def _asked(url: str) -> Pace:
+async def _asked(url: str, headers: Mapping[str, str]) -> Pace:
     body = {
         "model": "noop@champion",
         "messages": [{"role": "user", "content": "Dim the hall"}],
         "max_tokens": 1,
     }
-    async with caller(url, CONNECTIONS) as call:
+    async with caller(url, CONNECTIONS, headers) as call:
         await closed(lambda _: call.post(PATH, body), CONNECTIONS, 1.0)
         many = await closed(lambda _: call.post(PATH, body), CONNECTIONS, SECONDS)
         one = await closed(lambda _: call.post(PATH, body), 1, SECONDS)
@@ -108,17 +110,20 @@ async def _asked(url: str) -> Pace:
 
 @contextmanager
 def _without_engine(base: Base):
-    """Our address, and what stops it: seconds, and what is left."""
+    """Our address, a key to it, and what stops it: seconds, and what is left."""
     with sandbox() as box:
         registered(box, base, {"noop": 1})
-        port = free_port()
+        port, keys = free_port(), box.folder / "keys.json"
+        made = box.raylora("serve", "keys", "add", "bars", "--file", str(keys), "--output", "json")
+        key: str = json.loads(made.expect().stdout)["secret"]
         box.raylora("cluster", "up").expect()
-        spec = load_serve("quickstart", [f"port={port}", f"outputs={box.folder / 'outputs'}"]).spec
+        own = [f"port={port}", f"name=bars-{box.folder.name}", f"keys={keys}"]
+        spec = load_serve("quickstart", [*own, f"outputs={box.folder / 'outputs'}"]).spec
         file = box.folder / "noop.yaml"
         file.write_text(yaml.safe_dump(spec.model_dump(mode="json")), encoding="utf-8")
         command = (sys.executable, "-m", "benchmarks.bars.serve_noop", str(file))
         run(command, REPOSITORY, cluster_environment(box), START_S).expect()
-        yield f"http://127.0.0.1:{port}", lambda: down_seconds(box, DOWN_S)
+        yield f"http://127.0.0.1:{port}", key, lambda: down_seconds(box, DOWN_S)
 
 
 @contextmanager
@@ -136,15 +141,17 @@ def _stock() -> Iterator[str]:
 
 def _streams(base: Base) -> Iterator[Bar]:
     """Sixteen streams over HTTP beside the same requests inside the engine, one thread each."""
-    texts = prompts(base, CONNECTIONS)
-    work = Workload([None] * CONNECTIONS, texts, [NEW_TOKENS] * CONNECTIONS)
+    texts = stories(base, CONNECTIONS)
     rounds: list[tuple[float, float]] = []
     with endpoint({}, f"batching.max_batch_size={CONNECTIONS}") as served:
+        asked = Workload([None] * CONNECTIONS, texts, [NEW_TOKENS] * CONNECTIONS)
+        _, lengths = asyncio.run(_streamed(served.url, served.base, asked))
+        # An answer that ends early over HTTP is as short inside.
+        work = Workload([None] * CONNECTIONS, texts, lengths)
         with ours(base.path, threads=1, adapters={}) as engine:
             engine.rate(work)
-            asyncio.run(_streamed(served.url, served.base, work))
             for _ in range(ROUNDS):
-                over_http = asyncio.run(_streamed(served.url, served.base, work))
+                over_http, _ = asyncio.run(_streamed(served.url, served.base, work))
                 rounds.append((over_http, engine.rate(work)))
         seconds, left = down_seconds(served.box, DOWN_S)
     yield shown("tokens/s of 16 streams", [a for a, _ in rounds])
@@ -158,9 +165,8 @@ def _streams(base: Base) -> Iterator[Bar]:
     yield at_most("serve down of a real engine, seconds", [seconds], DOWN_S, " s", ", ".join(left))
 
 
-async def _streamed(url: str, base: Base, work: Workload) -> float:
-    """Tokens a second as usage counts them; answers may end early, with the time they took."""
-    ends = [str(base.tokenizer.eos_token_id)]
+async def _streamed(url: str, base: Base, work: Workload) -> tuple[float, list[int]]:
+    """Tokens a second over all streams, and the tokens of each, as usage counts them."""
     async with caller(url, CONNECTIONS) as call:
         sends = [
             call.stream(
@@ -170,7 +176,6 @@ async def _streamed(url: str, base: Base, work: Workload) -> float:
                     "prompt": prompt,
                     "max_tokens": wanted,
                     "temperature": 0,
-                    "logit_bias": {end: -100 for end in ends},
                     "stream_options": {"include_usage": True},
                 },
             )
@@ -180,6 +185,6 @@ async def _streamed(url: str, base: Base, work: Workload) -> float:
     for reply in replies:
         if reply.status != 200:
             raise RuntimeError(f"{reply.status}: {reply.body}")
-    tokens = sum(reply.body[-1]["usage"]["completion_tokens"] for reply in replies)
+    tokens = [int(reply.body[-1]["usage"]["completion_tokens"]) for reply in replies]
     begun = min(reply.sent for reply in replies)
-    return tokens / (max(reply.ended for reply in replies) - begun)
+    return sum(tokens) / (max(reply.ended for reply in replies) - begun), tokens
