@@ -48,7 +48,7 @@ class Served:
     def __init__(self, base: Base, folder: Path) -> None:
         self.base = base
         self.url = ""
-        self.aliases = dict.fromkeys(NAMES, 1)
+        self.aliases: dict[str, int] = dict.fromkeys(NAMES, 1)
         self._folder = folder
 
     def point(self, name: str, version: int) -> None:
