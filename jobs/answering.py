@@ -1,6 +1,6 @@
 """Answers to held-out rows while training goes on: the model as it is, spread over the workers."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -23,6 +23,10 @@ class NoAdapters:
     def rows(self, keys: Sequence[str | None]) -> AbstractContextManager[None]:
         """Change nothing."""
         return nullcontext()
+
+    def stamp(self, key: str) -> Hashable:
+        """There is none to tell from others."""
+        raise KeyError(key)
 
 
 class HeldOutAnswers:

@@ -152,7 +152,7 @@ def _blank(row: Read, why: object, subject: Subject, dataset: AskedSpec) -> RowR
             found = replace(found, prompt=prompt, reference=content.messages[-1]["content"])
         case AskedRow(content=PlainText(text)):
             found = replace(found, reference=text)
-        case Fault():
+        case _:  # a fault says nothing
             pass
     return replace(found, unasked=str(why)) if isinstance(why, BadLine) else found
 

@@ -159,6 +159,9 @@ class BaseOnly:
     def rows(self, keys: Sequence[str | None]) -> AbstractContextManager[object]:
         return nullcontext()
 
+    def stamp(self, key: str) -> str:
+        return key
+
 
 def test_the_real_engine_answers(tokenizer):
     torch.manual_seed(0)
