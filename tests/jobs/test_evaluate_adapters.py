@@ -132,6 +132,6 @@ def test_many_adapters_on_many_data_sets(
         "evaluation/predictions/rows.parquet",
     } <= set(run.artifacts)
     page = (Path(end["folder"]) / "evaluation.html").read_text("utf-8")
-    for text in ("mine@2 against mine@1", "Rows that were not asked", "Forgetting check"):
+    for text in ("against mine@1", "Rows that were not asked", "Forgetting check"):
         assert text in page
     assert "<script src" not in page and "<link" not in page
