@@ -53,10 +53,6 @@ class Caller:
             return _hidden(model)
         return error
 
-    def count_request(self) -> None:
-        """Raise 429 where the key has used up its requests."""
-        self._limiter.count_request(self.key)
-
     def reserve(self, tokens: int) -> Callable[[int], None]:
         """Count the most tokens a request may come to; call the result with what it came to.
 

@@ -30,16 +30,18 @@ class Edge:
     keyring: Keyring = field(default_factory=OpenDoor)
     limiter: Limiter = field(default_factory=Limiter)
     loopback_only: bool = False
+    counts: bool = True
+    """Whether requests count here against their key's limit: not behind an ingress, which does."""
     metrics: Metrics = field(default_factory=Metrics)
     log: AccessLog = _untold
 
     @classmethod
-    def of(cls, spec: ServeSpec) -> "Edge":
+    def of(cls, spec: ServeSpec, *, counts: bool = True) -> "Edge":
         """As the spec says. Raises NotFound, InvalidConfig for its key file."""
         return cls(
             keyring=keyring(spec.keys),
-            limiter=Limiter(share=spec.num_replicas),
             loopback_only=spec.keys is None,
+            counts=counts,
             log=access_log(spec.access_log),
         )
 
@@ -51,6 +53,7 @@ class Edge:
             keyring=self.keyring,
             limiter=self.limiter,
             loopback_only=self.loopback_only,
+            counts=self.counts,
         )
         app.add_middleware(Observer, told=(self.metrics.tell, self.log))
         self.metrics.watch(lambda: levels(endpoint))

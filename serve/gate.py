@@ -17,9 +17,17 @@ class Gate:
     """Finds the caller of each request, or answers 401 or 403."""
 
     def __init__(
-        self, app: ASGIApp, keyring: Keyring, limiter: Limiter, loopback_only: bool
+        self,
+        app: ASGIApp,
+        keyring: Keyring,
+        limiter: Limiter,
+        *,
+        loopback_only: bool,
+        counts: bool,
     ) -> None:
-        """With `loopback_only`, requests that were sent to another host's name are refused.
+        """`counts`: requests count against their key's limit here, and not behind another gate.
+
+        With `loopback_only`, requests that were sent to another host's name are refused.
 
         Without keys that keeps out what reaches a loopback port all the same: a proxy before it,
         and pages whose name was made to mean 127.0.0.1 (DNS rebinding).
@@ -28,6 +36,7 @@ class Gate:
         self._keyring = keyring
         self._limiter = limiter
         self._loopback_only = loopback_only
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its caller attached."""
@@ -40,6 +49,7 @@ class Gate:
             if (scope["method"], scope["path"]) not in OPEN:
                 self._admit(scope)
         except ApiError as error:
+            record_in(scope).refused = True
             await error.response()(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -55,10 +65,13 @@ class Gate:
                 if b"authorization" in headers
                 else "send a key: Authorization: Bearer KEY"
             )
-        record_in(scope).key = key
+        record = record_in(scope)
+        record.key = key
         caller = Caller(key, self._limiter)
         if not caller.may_call(scope["method"], scope["path"]):
             raise not_permitted(f"{scope['method']} {scope['path']} needs an admin key")
+        if self._counts and record.generates:
+            self._limiter.count_request(key)
         put(scope, caller)
 
 

@@ -6,7 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from starlette.types import ASGIApp
+
 from raylora.config.serve_spec import ServeSpec
+from raylora.serve.door import behind_door
 from raylora.serve.link import Address
 from raylora.serve.listener import Listener
 from raylora.serve.relay import Relay
@@ -33,13 +36,14 @@ class Ingress:
         self._replicas = Replicas(self._addresses, self._wake)
         self._relay = Relay(self._replicas, timeout_s=spec.batching.request_timeout_s)
         self._looking = asyncio.ensure_future(self._replicas.run())
-        self._listener = Listener(self._relay, spec.host, spec.port) if listens else None
+        self._app = behind_door(self._relay, spec)
+        self._listener = Listener(self._app, spec.host, spec.port) if listens else None
         if self._listener is not None:
             self._listener.start()
 
-    def __serve_build_asgi_app__(self) -> Relay:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """The application that Serve's proxies call, where there are any."""
-        return self._relay
+        return self._app
 
     def check_health(self) -> None:
         """Serve starts another ingress where this raises."""

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raylora.serve.request_record import REQUEST_ID, RequestRecord, begin
 
+ID = REQUEST_ID.encode()
 UNSEEN = frozenset({"/healthz"})
 """Asked every few seconds by machines that want no record of it."""
 
@@ -24,12 +25,15 @@ class Observer:
             await self._app(scope, receive, send)
             return
         record = begin(scope)
-        has_id = any(name == REQUEST_ID.encode() for name, _ in scope["headers"])
+        given = dict(scope["headers"]).get(ID)
+        # Whoever answers behind this one has the same id for it.
+        others = [pair for pair in scope["headers"] if pair[0] != ID]
+        scope["headers"] = [*others, (ID, record.id.encode())]
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.sent_status = message["status"]
-                if not has_id:
+                if given != record.id.encode():
                     MutableHeaders(scope=message)[REQUEST_ID] = record.id
             await send(message)
 

@@ -85,7 +85,6 @@ async def _answer(
     caller, record = caller_of(request), record_of(request)
     number = body.n or 1
     record.model, record.streamed, record.answers = body.model, bool(body.stream), number
-    caller.count_request()
     acquire = partial(endpoint.acquire, user=body.user)
     lease = await permitted(caller, body.model, acquire)
     record.answered_by = lease.name

@@ -67,13 +67,9 @@ class Window:
 
 
 class Limiter:
-    """The limits of all keys, in one replica.
+    """The limits of all keys, as one process sees them."""
 
-    share: of how many replicas it is one; each gives out its part of a limit.
-    """
-
-    def __init__(self, share: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
-        self._share = share
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._windows: dict[tuple[str, str, int], Window] = {}
 
@@ -97,12 +93,11 @@ class Limiter:
     ) -> tuple[Window, Use] | None:
         if limit is None:
             return None
-        shared = max(1, limit // self._share)
         # A limit that changes in the file begins anew.
-        window = self._windows.setdefault((key.id, unit, shared), Window(shared))
+        window = self._windows.setdefault((key.id, unit, limit), Window(limit))
         now = self._clock()
         if wait := window.wait_s(amount, now):
-            raise _refused(shared, amount, unit, wait)
+            raise _refused(limit, amount, unit, wait)
         return window, window.take(amount, now)
 
 

@@ -41,7 +41,7 @@ class Replica:
         spec = ServeSpec.model_validate(document)
         torch.set_num_threads(max(1, int(spec.cpus_per_replica)))
         self._drain_s = drain_s
-        edge = Edge.of(spec)
+        edge = Edge.of(spec, counts=False)
         self._endpoint = start_endpoint(spec, edge.metrics)
         await self._endpoint.residency.restore(spec.adapters)
         self._following = asyncio.ensure_future(self._endpoint.residency.follow())

@@ -6,16 +6,19 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.types import Scope
 
 from raylora.config.key_file import ApiKey
-from raylora.engine.request import Event
 from raylora.serve.api_errors import CLIENT_CLOSED_REQUEST, ApiError
 
+if TYPE_CHECKING:
+    from raylora.engine.request import Event  # loads torch, which the ingress has not
+
 REQUEST_ID = "x-request-id"
-"""Ray's proxy sends one along and answers with it; without a proxy this endpoint does."""
+"""Ray's proxies send one along and answer with it; without a proxy this endpoint does."""
 GENERATION = frozenset({"/v1/chat/completions", "/v1/completions"})
 _STATE = "raylora_record"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -56,6 +59,8 @@ class RequestRecord:
     """name@version or the base's name."""
     streamed: bool = False
     sent_status: int | None = None
+    refused: bool = False
+    """At the door: no route has seen it."""
     failed_status: int | None = None
     """Of what ended the answer after its first byte had been sent."""
     answers: int = 1
@@ -93,7 +98,7 @@ class RequestRecord:
         """Until the first text."""
         return min((row.first_s for row in self.rows.values()), default=None)
 
-    def saw(self, index: int, event: Event) -> None:
+    def saw(self, index: int, event: "Event") -> None:
         """An answer has grown or ended."""
         now = self.clock() - self._started
         row = self.rows.setdefault(index, RowTimes(now, now))

@@ -64,10 +64,14 @@ def test_times_are_those_of_the_tokens(client, engine):
     engine.step_seconds = 0.02
     client.chat("tiny", max_tokens=6)
     found = samples(client.get("/metrics").text)
-    # Six steps of 20 ms: the first token after one, the others 20 ms apart.
-    assert 0.02 <= found["raylora_time_to_first_token_seconds_sum", "tiny"] < 0.1
-    assert 0.018 <= found["raylora_time_per_output_token_seconds_sum", "tiny"] < 0.05
-    assert 0.12 <= found["raylora_request_seconds_sum", "tiny"] < 0.3
+    first, token, whole = (
+        found[f"raylora_{series}_seconds_sum", "tiny"]
+        for series in ("time_to_first_token", "time_per_output_token", "request")
+    )
+    # Six steps of 20 ms or more: the first token after one, then five.
+    assert first >= 0.02
+    assert token >= 0.018
+    assert 0.12 <= first + 5 * token <= whole
 
 
 def test_an_answer_that_breaks_counts_as_the_error_that_it_is(client, engine):
