@@ -79,7 +79,7 @@ def served(tiny_base: Path, tiny_model: LlamaForCausalLM, tmp_path: Path) -> Ite
         fingerprint="fp",
         tokenizer=base.tokenizer,
         max_length=512,
-        batching=BatchingSpec(max_batch_size=4, max_queue=4),
+        batching=BatchingSpec(max_batch_size=4, max_queue=4, default_max_tokens=16),
         engine=thread,
         residency=Residency(
             "tiny",
