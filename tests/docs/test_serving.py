@@ -18,7 +18,6 @@ from tests.registered import register
 from raylora.cli.main import cli
 from raylora.cluster import applications
 from raylora.cluster.connect import Cluster
-from raylora.config.compose import load_serve
 from raylora.config.model_spec import DType, ModelSource, ModelSpec
 from raylora.engine.request import Completion, Event, FinishReason
 from raylora.serve.access_log import line
@@ -58,12 +57,6 @@ def test_the_series_are_those_that_there_are() -> None:
     levels = {"raylora_requests_running", "raylora_requests_waiting", "raylora_adapters"}
     assert len(named) > 8
     assert {name for name in named if f"# TYPE {name} " not in text} == levels
-
-
-def test_the_settings_of_a_canary_are_valid(tmp_path: Path) -> None:
-    (settings,) = re.findall(r"```yaml\n(# my_serve.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "my_serve.yaml").write_text(settings, encoding="utf-8")
-    assert load_serve(str(tmp_path / "my_serve.yaml")).spec.routes["home-requests"].weight == 0.1
 
 
 @pytest.fixture
