@@ -104,6 +104,8 @@ def follow(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_page_can_be_followed(
     follow: Callable[[list[str]], str], place: dict[str, str]
 ) -> None:
