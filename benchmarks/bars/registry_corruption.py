@@ -116,7 +116,7 @@ def _good(directory: Path, config: LlamaConfig) -> Path:
 
 
 def _other_base(good: Path) -> bool:
-    wider = LlamaConfig(**(SMOLLM2_LIKE | {"intermediate_size": 2048}))
+    wider = LlamaConfig(**dict[str, Any](SMOLLM2_LIKE, intermediate_size=2048))
     try:
         verify(good, base_config=wider)
     except InvalidAdapter as error:
