@@ -38,13 +38,13 @@ def run_workers(assignment: Assignment, work: Work | None = None, **given: Any) 
     """
     os.environ.update(ENVIRONMENT)
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
 
+    from raylora.jobs.lean_trainer import LeanTorchTrainer
     from raylora.jobs.memory_watch import MemoryWatch
 
     workers = assignment.spec.workers
     _refuse_impossible(workers)
-    trainer = TorchTrainer(
+    trainer = LeanTorchTrainer(
         work or _finetune,
         train_loop_config={"assignment": assignment, **given},
         scaling_config=ScalingConfig(
