@@ -38,7 +38,7 @@ from raylora.lora.devices import pick
 from raylora.lora.integrity import verify
 from raylora.lora.merging import merge
 from raylora.lora.sources import LocalModel, fetch
-from raylora.tracking import row_scores
+from raylora.tracking.adapters import row_scores
 
 PREDICTIONS = "predictions.jsonl"
 """Every held-out answer of both subjects."""

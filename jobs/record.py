@@ -20,7 +20,7 @@ from raylora.jobs.assignment import spec_sha256
 from raylora.jobs.data.survey import Surveyed
 from raylora.tracking.location import shown
 from raylora.tracking.run import Run, RunStatus
-from raylora.tracking.tracked import TrackedRun, start
+from raylora.tracking.spooling.tracked import TrackedRun, start
 
 PACKAGES = ("torch", "transformers", "peft", "deepspeed", "bitsandbytes", "ray", "mlflow")
 """Whose versions are tags of the run."""

@@ -9,8 +9,8 @@ from raylora.jobs.assignment import (
     Assignment,
     spec_sha256,
 )
-from raylora.tracking.promotion import GATE_TAG
-from raylora.tracking.tracked import TrackedRun
+from raylora.tracking.adapters.promotion import GATE_TAG
+from raylora.tracking.spooling.tracked import TrackedRun
 
 
 def register(

@@ -18,7 +18,7 @@ from raylora.jobs.attempts import Attempts
 from raylora.jobs.run_log import RunLog
 from raylora.jobs.train.observer import StepReport
 from raylora.jobs.train.validation import Validation
-from raylora.tracking.spooled import attach
+from raylora.tracking.spooling.spooled import attach
 
 
 class Follower:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from raylora.lora import manifest
 from raylora.lora.adapter_config import WEIGHTS
-from raylora.tracking.lineage import Lineage
+from raylora.tracking.adapters.lineage import Lineage
 
 TOLERANCE = 0.02
 """Of a metric: absolute below 1, such as of shares, relative above. Kernels of other machines and

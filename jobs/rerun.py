@@ -23,11 +23,11 @@ from raylora.jobs.driver import connect, drive
 from raylora.jobs.finetune import train
 from raylora.jobs.record import recorded
 from raylora.jobs.reproduction import Reproduction, compare
-from raylora.tracking.lineage import lineage_of
+from raylora.tracking.adapters.lineage import lineage_of
+from raylora.tracking.adapters.registry import Registry
+from raylora.tracking.adapters.version import Version
 from raylora.tracking.location import tracking_uri
-from raylora.tracking.registry import Registry
 from raylora.tracking.runs import get_run
-from raylora.tracking.version import Version
 
 RERUN_OF_TAG = "raylora.rerun_of"
 REPORT = "rerun.json"

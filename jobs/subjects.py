@@ -6,8 +6,8 @@ from raylora.config.evaluate_spec import BASE, EvaluateSpec
 from raylora.config.places import cache
 from raylora.errors import InvalidConfig, NotFound, Problem
 from raylora.jobs.evaluate.subject import THE_BASE, Subject
-from raylora.tracking.registry import Registry
-from raylora.tracking.version import DIGEST_TAG
+from raylora.tracking.adapters.registry import Registry
+from raylora.tracking.adapters.version import DIGEST_TAG
 
 
 def resolve(spec: EvaluateSpec, uri: str) -> list[Subject]:

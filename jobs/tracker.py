@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raylora.jobs.assignment import Assignment
-from raylora.tracking.spooled import attach
+from raylora.tracking.spooling.spooled import attach
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter

@@ -27,7 +27,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     spec = read_spec(args["spec"])
     listens = bool(args.get("listens", False))
     # Loads torch, which the program that only asks for the application's name does not need.
-    from raylora.serve.ingress import Ingress
+    from raylora.serve.ingress.ingress import Ingress
     from raylora.serve.replica import Replica
 
     document = spec.model_dump(mode="json")

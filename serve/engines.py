@@ -9,7 +9,7 @@ from raylora.engine.request import Event, Request
 from raylora.lora.sources import LocalModel
 
 if TYPE_CHECKING:
-    from raylora.serve.residency import Slots
+    from raylora.serve.adapters.residency import Slots
 
 
 class ServingEngine(Protocol):
@@ -51,6 +51,6 @@ def start_engine(spec: ServeSpec, local: LocalModel, tokenizer: Any) -> Running:
 
             return start_own_engine(spec, local, tokenizer)
         case EngineKind.VLLM:
-            from raylora.serve.vllm_engine import start_vllm
+            from raylora.serve.vllm.engine import start_vllm
 
             return start_vllm(spec, local)

@@ -8,9 +8,9 @@ from raylora.lora import devices
 from raylora.lora.bank import Bank
 from raylora.lora.base import load_for_generation
 from raylora.lora.sources import LocalModel
+from raylora.serve.adapters.shelf import BankSlots
 from raylora.serve.engine_thread import EngineThread
 from raylora.serve.engines import Running
-from raylora.serve.shelf import BankSlots
 
 
 def start_own_engine(spec: ServeSpec, local: LocalModel, tokenizer: Any) -> Running:

@@ -14,22 +14,22 @@ from raylora.config.places import cache
 from raylora.config.serve_spec import ServeSpec
 from raylora.lora.base import load_tokenizer
 from raylora.lora.sources import LocalModel, fetch
-from raylora.serve.answering import AnsweringServer
-from raylora.serve.catalogue import Catalogue
-from raylora.serve.edge import Edge
-from raylora.serve.endpoint import Endpoint, fingerprint
+from raylora.serve.adapters.catalogue import Catalogue
+from raylora.serve.adapters.folders import Folders
+from raylora.serve.adapters.remembered import MemoryFile
+from raylora.serve.adapters.residency import Residency
+from raylora.serve.adapters.shelf import RegistryShelf
+from raylora.serve.edge.edge import Edge
+from raylora.serve.edge.metrics import Metrics
+from raylora.serve.edge.watched_slots import WatchedSlots
 from raylora.serve.engines import start_engine
-from raylora.serve.folders import Folders
-from raylora.serve.metrics import Metrics
-from raylora.serve.openai_api import create_app
-from raylora.serve.remembered import MemoryFile
-from raylora.serve.residency import Residency
+from raylora.serve.http.endpoint import Endpoint, fingerprint
+from raylora.serve.http.openai_api import create_app
+from raylora.serve.ingress.answering import AnsweringServer
 from raylora.serve.scaling import QUEUED_TOKENS
-from raylora.serve.shelf import RegistryShelf
-from raylora.serve.watched_slots import WatchedSlots
+from raylora.tracking.adapters.reference import is_run, parse
+from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.location import tracking_uri
-from raylora.tracking.reference import is_run, parse
-from raylora.tracking.registry import Registry
 
 
 class Replica:

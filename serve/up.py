@@ -17,9 +17,9 @@ from raylora.config.key_file import read_keys
 from raylora.config.serve_spec import ServeSpec
 from raylora.errors import RayloraError, Unreachable
 from raylora.serve.application import build
+from raylora.tracking.adapters.reference import is_run
+from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.location import tracking_uri
-from raylora.tracking.reference import is_run
-from raylora.tracking.registry import Registry
 
 ANSWER_S = 20.0
 """Longest wait for the first answer once Serve says that the application runs."""

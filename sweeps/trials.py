@@ -25,9 +25,9 @@ from raylora.sweeps.warm_start import start_warm
 from raylora.tracking import sweep_tags as tags
 from raylora.tracking.ranking import ranked
 from raylora.tracking.run import RunStatus
+from raylora.tracking.spooling.tracked import TrackedRun
 from raylora.tracking.sweep_facts import TrialStatus
 from raylora.tracking.sweeps import get_sweep
-from raylora.tracking.tracked import TrackedRun
 
 KNOWN_SECONDS = 1.0
 """A trial waits so long for MLflow's id of its run, which its adapter names."""

@@ -12,9 +12,9 @@ from raylora.lora.attach import attach, save_adapter
 from raylora.lora.base import load_base
 from raylora.lora.devices import pick
 from raylora.lora.sources import fetch
+from raylora.tracking.adapters.promotion import promote
+from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.location import tracking_uri
-from raylora.tracking.promotion import promote
-from raylora.tracking.registry import Registry
 from raylora.tracking.run import RunStatus
 from raylora.tracking.runs import open_run
 

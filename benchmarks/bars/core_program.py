@@ -17,7 +17,7 @@ from raylora.config.model_spec import ModelSpec
 from raylora.jobs.assignment import Assignment
 from raylora.jobs.run_log import RunLog
 from raylora.jobs.train.observer import NullObserver, StepReport
-from raylora.tracking.tracked import start
+from raylora.tracking.spooling.tracked import start
 
 EXPERIMENT = "bars"
 

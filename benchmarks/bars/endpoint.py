@@ -15,9 +15,9 @@ from benchmarks.bars.footprint import processes
 from benchmarks.bars.sandbox import Sandbox, sandbox
 from benchmarks.bars.smollm2 import Base, smollm2
 from raylora.config.train_spec import TrackingSpec
+from raylora.tracking.adapters.promotion import promote
+from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.location import tracking_uri
-from raylora.tracking.promotion import promote
-from raylora.tracking.registry import Registry
 from raylora.tracking.run import RunStatus
 from raylora.tracking.runs import open_run
 

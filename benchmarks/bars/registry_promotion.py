@@ -13,9 +13,9 @@ from benchmarks.bars.bar import Bar, holds, shown
 from benchmarks.bars.tracking_server import tracking_server
 from raylora.config.train_spec import TrackingSpec
 from raylora.errors import NotFound, PromotionConflict
+from raylora.tracking.adapters.promotion import history, promote, rollback
+from raylora.tracking.adapters.registry import CHAMPION, Registry
 from raylora.tracking.location import tracking_uri
-from raylora.tracking.promotion import history, promote, rollback
-from raylora.tracking.registry import CHAMPION, Registry
 from raylora.tracking.runs import open_run
 
 PROCESSES = 8

@@ -120,8 +120,8 @@ def _load(spec: BatchSpec, versions: Sequence[str]) -> _Loaded:
     from raylora.lora.bank import Bank
     from raylora.lora.base import load_for_generation, load_tokenizer
     from raylora.lora.sources import fetch
+    from raylora.tracking.adapters.registry import Registry
     from raylora.tracking.location import tracking_uri
-    from raylora.tracking.registry import Registry
 
     serving = spec.serving
     torch.set_num_threads(max(1, int(serving.cpus_per_replica)))

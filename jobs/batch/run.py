@@ -21,8 +21,8 @@ from raylora.jobs.batch.book import Book
 from raylora.jobs.batch.questions import Unasked, questions
 from raylora.jobs.data.sources import fingerprint
 from raylora.jobs.driver import Given, connect, drive
+from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.location import tracking_uri
-from raylora.tracking.registry import Registry
 
 BATCHES_AT_ONCE = 4
 """Full batches of the engine in one call of an actor: rows leave and join within it."""

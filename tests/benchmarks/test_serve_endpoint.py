@@ -29,14 +29,14 @@ from raylora.engine.generator import Engine
 from raylora.lora.bank import Bank
 from raylora.lora.base import load_tokenizer
 from raylora.lora.sources import LocalModel
-from raylora.serve.catalogue import Catalogue
-from raylora.serve.endpoint import Endpoint
+from raylora.serve.adapters.catalogue import Catalogue
+from raylora.serve.adapters.folders import Folders
+from raylora.serve.adapters.residency import Residency
+from raylora.serve.adapters.shelf import BankSlots
 from raylora.serve.engine_thread import EngineThread
-from raylora.serve.folders import Folders
-from raylora.serve.openai_api import create_app
-from raylora.serve.residency import Residency
-from raylora.serve.shelf import BankSlots
-from raylora.tracking.version import AdapterSummary
+from raylora.serve.http.endpoint import Endpoint
+from raylora.serve.http.openai_api import create_app
+from raylora.tracking.adapters.version import AdapterSummary
 
 NAMES = ("moved", "cold", "asked")
 VERSIONS = 2

@@ -9,9 +9,9 @@ from raylora.cli import adapters, adapters_files
 from raylora.cli.main import cli
 from raylora.config.gate_spec import GateSpec
 from raylora.config.train_spec import TrackingSpec
+from raylora.tracking.adapters.promotion import GATE_TAG, promote
+from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.location import tracking_uri
-from raylora.tracking.promotion import GATE_TAG, promote
-from raylora.tracking.registry import Registry
 from raylora.tracking.runs import RunStatus, open_run
 
 

@@ -14,7 +14,7 @@ from raylora.cluster import submission
 from raylora.cluster.job_record import JobRecord
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import Unreachable
-from raylora.tracking.registry import Registry
+from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.runs import open_run
 
 

@@ -11,7 +11,7 @@ from raylora.cli.main import cli
 from raylora.config.train_spec import TrackingSpec
 from raylora.tracking.location import tracking_uri
 from raylora.tracking.runs import RunStatus, open_run
-from raylora.tracking.spooled import BIRTH, Birth, attach
+from raylora.tracking.spooling.spooled import BIRTH, Birth, attach
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 from tests.stored_sweep import BEST, RANKS, STEPS, SWEEP, store_sweep
 
-from raylora.tracking.promotion import promote
-from raylora.tracking.registry import Registry
+from raylora.tracking.adapters.promotion import promote
+from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.runs import attach
 from raylora.tracking.store import connect
 from raylora.tracking.sweeps import get_sweep

@@ -20,10 +20,10 @@ from raylora.cluster import applications
 from raylora.cluster.connect import Cluster
 from raylora.config.model_spec import DType, ModelSource, ModelSpec
 from raylora.engine.request import Completion, Event, FinishReason
-from raylora.serve.access_log import line
-from raylora.serve.keys import ANYONE
-from raylora.serve.metrics import Metrics
-from raylora.serve.request_record import RequestRecord
+from raylora.serve.edge.access_log import line
+from raylora.serve.edge.keys import ANYONE
+from raylora.serve.edge.metrics import Metrics
+from raylora.serve.edge.request_record import RequestRecord
 
 PAGE = (DOCS / "serving.md").read_text(encoding="utf-8")
 BASE = "smollm2-135m-instruct"

@@ -18,7 +18,7 @@ from raylora.config.places import cache
 from raylora.jobs.evaluate import predictions
 from raylora.lora.attach import attach, save_adapter
 from raylora.lora.sources import fetch
-from raylora.tracking.registry import Registry
+from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.run import RunStatus
 from raylora.tracking.runs import get_run, open_run
 from raylora.tracking.store import ensure_database

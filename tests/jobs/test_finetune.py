@@ -31,8 +31,8 @@ from raylora.cluster.jobs import JobClient
 from raylora.config.compose import resolved_yaml
 from raylora.config.places import new_run_id, run_dir
 from raylora.config.train_spec import TrainSpec
-from raylora.tracking.lineage import lineage_of
-from raylora.tracking.registry import Registry
+from raylora.tracking.adapters.lineage import lineage_of
+from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.runs import get_run
 
 pytestmark = pytest.mark.ray

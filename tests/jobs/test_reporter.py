@@ -19,7 +19,7 @@ from raylora.jobs.tracker import TENSORBOARD
 from raylora.jobs.train.observer import StepReport
 from raylora.jobs.train.validation import Validation
 from raylora.tracking.runs import get_run
-from raylora.tracking.tracked import TrackedRun, start
+from raylora.tracking.spooling.tracked import TrackedRun, start
 
 REPORT = StepReport(
     step=1,

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from raylora.jobs.reproduction import TOLERANCE, compare
 from raylora.lora import manifest
-from raylora.tracking.lineage import Lineage
+from raylora.tracking.adapters.lineage import Lineage
 
 WEIGHTS = "adapter_model.safetensors"
 METRICS = {"final_loss": 0.25, "heldout_exact_match": 0.5, "heldout_base_exact_match": 0.0}

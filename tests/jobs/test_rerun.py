@@ -19,7 +19,7 @@ from raylora.jobs.data.survey import survey
 from raylora.jobs.provenance import provenance
 from raylora.jobs.train.outcome import Outcome
 from raylora.lora import manifest
-from raylora.tracking.registry import Registry
+from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.runs import RunStatus, get_run, open_run
 
 LOSS, RIGHT = 0.25, 0.5

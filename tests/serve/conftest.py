@@ -17,12 +17,12 @@ from raylora.engine.request import Completion, Event, FinishReason, Request
 from raylora.engine.row import Row
 from raylora.errors import InvalidAdapter
 from raylora.lora.integrity import AdapterFacts
-from raylora.serve.catalogue import Catalogue
-from raylora.serve.endpoint import Endpoint, fingerprint
+from raylora.serve.adapters.catalogue import Catalogue
+from raylora.serve.adapters.folders import Folders
+from raylora.serve.adapters.residency import MakeRoom, Residency
 from raylora.serve.engine_thread import EngineThread
-from raylora.serve.folders import Folders
-from raylora.serve.residency import MakeRoom, Residency
-from raylora.tracking.version import AdapterSummary
+from raylora.serve.http.endpoint import Endpoint, fingerprint
+from raylora.tracking.adapters.version import AdapterSummary
 
 BASE = "tiny"
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)

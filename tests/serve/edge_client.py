@@ -5,9 +5,9 @@ from typing import Any
 
 import httpx
 
-from raylora.serve.edge import Edge
-from raylora.serve.endpoint import Endpoint
-from raylora.serve.openai_api import create_app
+from raylora.serve.edge.edge import Edge
+from raylora.serve.http.endpoint import Endpoint
+from raylora.serve.http.openai_api import create_app
 
 HELLO = [{"role": "user", "content": "hello"}]
 

@@ -22,10 +22,10 @@ from raylora.jobs.assignment import Assignment
 from raylora.jobs.run_log import METRICS, VALIDATIONS
 from raylora.sweeps.orders import Begin, Close, End, GoOn, Order, TrialReport
 from raylora.sweeps.slot import run_slot
-from raylora.tracking.courier import courier_of
 from raylora.tracking.run_facts import RunDetails
 from raylora.tracking.runs import get_run
-from raylora.tracking.tracked import start
+from raylora.tracking.spooling.courier import courier_of
+from raylora.tracking.spooling.tracked import start
 
 STEPS = 6
 ROWS = [

@@ -17,7 +17,7 @@ from raylora.config.places import new_run_id, run_dir
 from raylora.config.sweep_spec import SweepSpec
 from raylora.jobs.run_log import METRICS
 from raylora.sweeps.ledger import LEDGER, Ledger
-from raylora.tracking.registry import Registry
+from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.run import RunStatus
 from raylora.tracking.sweep_facts import TrialStatus
 from raylora.tracking.sweeps import get_sweep

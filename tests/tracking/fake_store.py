@@ -5,8 +5,8 @@ from pathlib import Path
 
 from raylora.errors import RayloraError, Unreachable
 from raylora.tracking.mlflow_run import Point
-from raylora.tracking.records import Registered, Registration
 from raylora.tracking.run import RunStatus
+from raylora.tracking.spooling.records import Registered, Registration
 
 
 class Killed(BaseException):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from raylora.errors import MissingExtra, NotAuthorised, RayloraError, Unreachable
+from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.failures import translate
-from raylora.tracking.registry import Registry
 from raylora.tracking.runs import attach, list_runs, open_run
 
 BODIES = {

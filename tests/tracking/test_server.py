@@ -9,14 +9,14 @@ from benchmarks.bars.gate import Gate, gate
 from tests.tracking.mlflow_server import mlflow_server, postgres
 
 from raylora.errors import NotAuthorised, NotFound
-from raylora.tracking import courier, tracked
-from raylora.tracking.promotion import promote
-from raylora.tracking.registry import Registry
+from raylora.tracking.adapters.promotion import promote
+from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.run import RunStatus
 from raylora.tracking.runs import attach, compare_runs, get_run, list_runs, open_run
-from raylora.tracking.spooled import attach as attach_spool
-from raylora.tracking.sync import sync
-from raylora.tracking.tracked import TrackedRun, start
+from raylora.tracking.spooling import courier, tracked
+from raylora.tracking.spooling.spooled import attach as attach_spool
+from raylora.tracking.spooling.sync import sync
+from raylora.tracking.spooling.tracked import TrackedRun, start
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,8 @@ def test_a_store_of_ours_is_complete_and_has_a_write_ahead_log(empty_store: Path
 def test_using_the_room_imports_no_torch_and_no_ray(uri: str) -> None:
     code = (
         "import sys\n"
-        "import raylora.tracking.runs, raylora.tracking.registry, raylora.tracking.promotion\n"
+        "import raylora.tracking.runs\n"
+        "import raylora.tracking.adapters.registry, raylora.tracking.adapters.promotion\n"
         "assert 'mlflow' not in sys.modules\n"
         f"raylora.tracking.runs.list_runs({uri!r}, limit=1)\n"
         "assert 'mlflow' in sys.modules\n"

@@ -23,12 +23,12 @@ from raylora.cli.options import output_option, tracking_option
 from raylora.cli.output import emit, make_table, next_commands
 from raylora.cli.tracked import same_store, store_uri
 from raylora.config.places import cache
-from raylora.tracking.decisions import Decision
-from raylora.tracking.lineage import Lineage, lineage_of
+from raylora.tracking.adapters.decisions import Decision
+from raylora.tracking.adapters.lineage import Lineage, lineage_of
+from raylora.tracking.adapters.promotion import history
+from raylora.tracking.adapters.registry import Registry
+from raylora.tracking.adapters.version import AdapterDetails
 from raylora.tracking.params import flatten
-from raylora.tracking.promotion import history
-from raylora.tracking.registry import Registry
-from raylora.tracking.version import AdapterDetails
 
 VERIFY = "raylora.jobs.verify"
 MISSING = "missing"

@@ -9,9 +9,9 @@ from raylora.cli.options import output_option, tracking_option
 from raylora.cli.output import emit, make_table, next_commands
 from raylora.cli.tracked import same_store, store_uri
 from raylora.errors import InvalidConfig, Problem
-from raylora.tracking import promotion
-from raylora.tracking.decisions import Decision
-from raylora.tracking.registry import CHAMPION, Registry
+from raylora.tracking.adapters import promotion
+from raylora.tracking.adapters.decisions import Decision
+from raylora.tracking.adapters.registry import CHAMPION, Registry
 
 OURS = "raylora."
 """Before the keys of tags that raylora sets itself."""

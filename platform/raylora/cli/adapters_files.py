@@ -17,12 +17,12 @@ from raylora.config.model_spec import ModelSpec
 from raylora.config.places import cache
 from raylora.config.train_spec import TrackingSpec
 from raylora.errors import InvalidConfig, NotFound, Problem, RayloraError
-from raylora.tracking.adoption import adopt
-from raylora.tracking.lineage import lineage_of
+from raylora.tracking.adapters.adoption import adopt
+from raylora.tracking.adapters.lineage import lineage_of
+from raylora.tracking.adapters.reference import parse_name
+from raylora.tracking.adapters.registry import Registry
+from raylora.tracking.adapters.version import Version
 from raylora.tracking.location import tracking_uri as uri_of
-from raylora.tracking.reference import parse_name
-from raylora.tracking.registry import Registry
-from raylora.tracking.version import Version
 
 IMPORT = "raylora.jobs.import_adapter"
 MERGE = "raylora.jobs.merge"

@@ -28,8 +28,8 @@ from raylora.config.places import new_run_id
 from raylora.config.serve_spec import ServeSpec
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import JobFailed
+from raylora.tracking.adapters.registry import CHAMPION, Registry
 from raylora.tracking.location import tracking_uri
-from raylora.tracking.registry import CHAMPION, Registry
 
 PRESET = "quickstart"
 

@@ -25,9 +25,9 @@ from raylora.config.compose import load_train
 from raylora.config.places import new_run_id
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import NotFound
-from raylora.tracking.lineage import lineage_of
-from raylora.tracking.registry import Registry
-from raylora.tracking.version import Version
+from raylora.tracking.adapters.lineage import lineage_of
+from raylora.tracking.adapters.registry import Registry
+from raylora.tracking.adapters.version import Version
 
 
 @click.command("rerun")

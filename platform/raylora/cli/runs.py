@@ -13,7 +13,7 @@ from raylora.cli.output import MISSING, emit, make_table, next_commands, note
 from raylora.cli.tracked import same_store, store_uri
 from raylora.tracking.run_facts import Comparison, RunDetails, RunSummary
 from raylora.tracking.runs import compare_runs, get_run, list_runs
-from raylora.tracking.sync import Synced, choose, spools, sync
+from raylora.tracking.spooling.sync import Synced, choose, spools, sync
 
 KEY_METRICS = ("loss", "heldout_base_exact_match", "heldout_exact_match")
 """Metrics that a list of runs shows; --output json has them all."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from raylora.tracking.failures import raylora_errors
 from raylora.tracking.params import flatten, text
-from raylora.tracking.records import Registered, Registration
 from raylora.tracking.run import CHANGED_TAG, RUN_ID_TAG, RunStatus
+from raylora.tracking.spooling.records import Registered, Registration
 from raylora.tracking.system_metrics import SystemMetrics
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class MlflowRun:
 
     def register(self, wanted: Registration, directory: Path) -> Registered:
         """Make the directory a version of a name. Raises what refuses it."""
-        from raylora.tracking.registration import make_version
+        from raylora.tracking.adapters.registration import make_version
 
         return make_version(self._client, self, wanted, directory)
 

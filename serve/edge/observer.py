@@ -1,0 +1,46 @@
+"""ASGI middleware, the outermost: keeps the record of each request and hands it on at the end."""
+
+from collections.abc import Callable, Sequence
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from raylora.serve.edge.request_record import REQUEST_ID, RequestRecord, begin
+
+ID = REQUEST_ID.encode()
+UNSEEN = frozenset({"/healthz"})
+"""Asked every few seconds by machines that want no record of it."""
+
+
+class Observer:
+    """Tells `told` of each request once its response is over, however it ended."""
+
+    def __init__(self, app: ASGIApp, told: Sequence[Callable[[RequestRecord], None]]) -> None:
+        self._app = app
+        self._told = told
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Watch one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = begin(scope)
+        given = dict(scope["headers"]).get(ID)
+        # Whoever answers behind this one has the same id for it.
+        others = [pair for pair in scope["headers"] if pair[0] != ID]
+        scope["headers"] = [*others, (ID, record.id.encode())]
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.sent_status = message["status"]
+                if given != record.id.encode():
+                    MutableHeaders(scope=message)[REQUEST_ID] = record.id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            record.end()
+            if record.path not in UNSEEN:
+                for tell in self._told:
+                    tell(record)

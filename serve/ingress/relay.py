@@ -1,0 +1,181 @@
+"""The ingress's ASGI application: passes requests on to replicas, and survives them.
+
+An answer that has not begun is asked for again elsewhere when its replica dies. A stream that has
+begun ends with an error event, never in silence.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from raylora.serve.http.answers import sse
+from raylora.serve.http.api_errors import (
+    ApiError,
+    deadline_passed,
+    no_replica,
+    queue_full,
+    replica_lost,
+)
+from raylora.serve.http.body_limit import MAX_BODY_BYTES, read_body
+from raylora.serve.ingress.fan_out import merged, reaches_all
+from raylora.serve.ingress.frames import portable
+from raylora.serve.ingress.link import Link, LinkLost, Piece
+from raylora.serve.ingress.replicas import Replicas
+
+RETRY_AFTER_S = 1
+TRIES = 3
+"""Replicas that an answer is asked for at before it is given up."""
+GRACE_S = 5.0
+"""A replica ends what takes too long by itself; one that hangs is not waited for longer."""
+JSON = [(b"content-type", b"application/json")]
+EVENTS = b"text/event-stream"
+RAYS_OWN = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled")
+"""Headers by which Ray Serve lets clients lift its limits; they end here."""
+
+
+class Relay:
+    """One application for all clients."""
+
+    def __init__(self, replicas: Replicas, *, timeout_s: float) -> None:
+        """timeout_s: after this long a replica ends a request itself."""
+        self._replicas = replicas
+        self._timeout_s = timeout_s
+        self.open_requests = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        self.open_requests += 1
+        try:
+            await self._answer(scope, receive, send)
+        except ApiError as error:
+            await error.response()(scope, receive, send)
+        finally:
+            self.open_requests -= 1
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/healthz" and not self._replicas.links:
+            # Nothing is wrong where the replicas were scaled to zero or are on their way.
+            await _send_pieces(
+                _whole(Piece(200, JSON, b'{"status":"ok","replicas":0}', False)), send
+            )
+            return
+        body = await read_body(scope, receive, MAX_BODY_BYTES)
+        told = portable(scope)
+        told["headers"] = [pair for pair in scope["headers"] if pair[0] not in RAYS_OWN]
+        if reaches_all(scope["method"], scope["path"]):
+            await _send_pieces(_whole(await self._from_all(told, body)), send)
+            return
+        watch = _cancelled_when_gone(receive)
+        try:
+            await _send_pieces(self._from_one(told, body), send)
+        except asyncio.CancelledError:
+            if not watch.done():
+                raise
+        finally:
+            watch.cancel()
+
+    async def _from_one(self, told: Mapping[str, Any], body: bytes) -> AsyncGenerator[Piece, None]:
+        """The answer of the first replica that begins one."""
+        begun: Piece | None = None
+        for _ in range(TRIES):
+            link = await self._picked(told["method"], body)
+            try:
+                async with aclosing(link.request(told, body, self._timeout_s + GRACE_S)) as pieces:
+                    async for piece in pieces:
+                        begun = piece
+                        yield piece
+                return
+            except TimeoutError as error:
+                failure = deadline_passed(self._timeout_s)
+                if begun is None:
+                    raise failure from error
+            except LinkLost:
+                failure = replica_lost()
+            if begun is not None:
+                yield _last(begun, failure)
+                return
+        raise replica_lost()
+
+    async def _picked(self, method: str, body: bytes) -> Link:
+        """What only looks is answered however much there is to generate."""
+        try:
+            if method == "GET":
+                return (await self._replicas.present(self._timeout_s))[0]
+            link = await self._replicas.pick(_model(body), self._timeout_s)
+        except TimeoutError as error:
+            raise no_replica(self._timeout_s) from error
+        if link is None:
+            waiting = sum(link.candidate.open for link in self._replicas.links)
+            raise queue_full(waiting, RETRY_AFTER_S)
+        return link
+
+    async def _from_all(self, told: Mapping[str, Any], body: bytes) -> Piece:
+        """What every replica says, as one answer."""
+        await self._picked("GET", b"")
+
+        async def of(link: Link) -> Piece:
+            pieces = [piece async for piece in link.request(told, body, self._timeout_s)]
+            return replace(pieces[-1], body=b"".join(piece.body for piece in pieces))
+
+        links = self._replicas.links
+        heard = await asyncio.gather(*map(of, links), return_exceptions=True)
+        answers = {
+            link.address.id: answer
+            for link, answer in zip(links, heard, strict=True)
+            if isinstance(answer, Piece)
+        }
+        if not answers:
+            raise replica_lost()
+        return merged(answers)
+
+
+async def _send_pieces(pieces: AsyncGenerator[Piece, None], send: Send) -> None:
+    started = False
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if not started:
+                start = {"status": piece.status, "headers": piece.headers}
+                await send({"type": "http.response.start", **start})
+                started = True
+            await send({"type": "http.response.body", "body": piece.body, "more_body": piece.more})
+
+
+async def _whole(piece: Piece) -> AsyncGenerator[Piece, None]:
+    yield piece
+
+
+def _last(begun: Piece, failure: ApiError) -> Piece:
+    """The end of an answer that broke off: an event, where it is a stream of events."""
+    streamed = any(
+        name == b"content-type" and value.startswith(EVENTS) for name, value in begun.headers
+    )
+    return replace(begun, body=sse(failure.content()).encode() if streamed else b"", more=False)
+
+
+def _model(body: bytes) -> str:
+    """The model that a body names; empty where it names none: the replica says what is wrong."""
+    try:
+        value = json.loads(body)["model"] if body else ""
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+def _cancelled_when_gone(receive: Receive) -> asyncio.Task[None]:
+    """Watches the client, and cancels the running task when it goes."""
+    answering = asyncio.current_task()
+    assert answering is not None
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        answering.cancel()
+
+    return asyncio.ensure_future(watch())

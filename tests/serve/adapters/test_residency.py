@@ -1,0 +1,204 @@
+"""Which version a name means, and which versions are loaded."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from raylora.errors import InvalidAdapter, NotFound, RayloraError
+from raylora.serve.adapters import catalogue as catalogue_module
+from raylora.serve.adapters.catalogue import Catalogue
+from raylora.serve.adapters.residency import Residency
+from raylora.serve.adapters.resident import AdapterState
+
+
+def served(residency: Residency, *models: str) -> list[str]:
+    """What answers each model, asked one after another."""
+
+    async def ask() -> list[str]:
+        leases = []
+        for model in models:
+            lease = await residency.acquire(model)
+            lease.release()
+            leases.append(lease.name)
+        return leases
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("tiny", "tiny"),
+        ("home", "home@2"),
+        ("home@champion", "home@2"),
+        ("home@next", "home@3"),
+        ("home@1", "home@1"),
+        ("sums", "sums@1"),
+    ],
+)
+def test_a_name_is_its_champion_or_else_its_newest_version(residency, model, expected):
+    assert served(residency, model) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("model", "near"),
+    [("homme", "home"), ("home@7", "home@3"), ("sums@champion", ""), ("a/b", "")],
+)
+def test_what_is_not_there_names_what_is_near(residency, slots, model, near):
+    with pytest.raises(NotFound) as caught:
+        served(residency, model)
+    assert near in f"{caught.value.message} {caught.value.hint}"
+    assert slots.keys == []
+
+
+def test_a_version_is_loaded_once_however_many_ask(residency, registry, slots):
+    async def ask() -> None:
+        leases = await asyncio.gather(*(residency.acquire("home") for _ in range(20)))
+        for lease in leases:
+            lease.release()
+
+    asyncio.run(ask())
+    assert registry.fetched == ["home@2"]
+    assert slots.keys == ["home@2"]
+    assert registry.reads == 1
+
+
+def test_a_client_that_goes_away_leaves_the_load_to_the_others(residency, slots):
+    async def ask() -> str:
+        first = asyncio.ensure_future(residency.acquire("home"))
+        second = asyncio.ensure_future(residency.acquire("home"))
+        await asyncio.sleep(0)
+        first.cancel()
+        return (await second).name
+
+    assert asyncio.run(ask()) == "home@2"
+    assert slots.keys == ["home@2"]
+
+
+def test_the_version_unused_longest_makes_room(residency, slots):
+    served(residency, "home@1", "home@2", "home@1", "home@3")
+    assert slots.keys == ["home@1", "home@3"]
+
+
+def test_a_version_that_answers_is_not_unloaded(residency, slots):
+    async def ask() -> None:
+        held = await residency.acquire("home@1")
+        (await residency.acquire("home@2")).release()
+        (await residency.acquire("home@3")).release()
+        held.release()
+
+    asyncio.run(ask())
+    assert slots.keys == ["home@1", "home@3"]
+
+
+def test_with_every_version_in_use_another_is_refused(residency, slots):
+    async def ask() -> None:
+        await residency.acquire("home@1")
+        await residency.acquire("home@2")
+        await residency.acquire("home@3")
+
+    with pytest.raises(InvalidAdapter, match="slots"):
+        asyncio.run(ask())
+    assert slots.keys == ["home@1", "home@2"]
+
+
+def test_a_bad_version_is_refused_and_not_tried_again_at_once(residency, registry, slots):
+    registry.broken.add("home@2")
+    served(residency, "home@1")
+    for _ in range(5):
+        with pytest.raises(InvalidAdapter, match="another base"):
+            served(residency, "home")
+    assert registry.fetched == ["home@1", "home@2"]
+    assert slots.keys == ["home@1"]
+    assert [r.state for r in residency.residents] == [AdapterState.READY, AdapterState.FAILED]
+
+
+def test_starting_goes_on_past_a_bad_version(residency, registry, slots):
+    registry.broken.add("home@2")
+    asyncio.run(residency.restore(()))
+    assert slots.keys == ["sums@1"]
+
+
+def test_unknown_names_do_not_reach_the_registry_each_time(residency, registry):
+    for i in range(50):
+        with pytest.raises(NotFound):
+            served(residency, f"nobody{i}")
+    assert registry.reads == 1
+    assert registry.fetched == []
+
+
+def test_only_the_names_of_the_spec_are_served(registry, slots, folders):
+    catalogue = Catalogue(registry.list, frozenset({"sums", "run:r-1"}), fresh_s=2)
+    residency = Residency("tiny", catalogue, registry, slots, folders=folders)
+    assert served(residency, "sums", "run:r-1") == ["sums@1", "run:r-1"]
+    for other in ("home", "run:r-2"):
+        with pytest.raises(NotFound):
+            served(residency, other)
+
+
+def test_the_adapter_of_a_run_is_served_by_the_runs_id(residency, registry):
+    assert served(residency, "run:20260101-000000-abcdef") == ["run:20260101-000000-abcdef"]
+    assert registry.fetched == ["run:20260101-000000-abcdef"]
+
+
+@pytest.mark.parametrize("model", ["../x", "run:../x", "run:", "home@../x", "a\0b", "home@2/../1"])
+def test_a_name_that_is_a_path_reaches_nothing(residency, registry, slots, model):
+    with pytest.raises(NotFound):
+        served(residency, model)
+    assert registry.fetched == slots.keys == []
+
+
+def test_a_slow_registry_delays_a_request_only_so_long(registry, slots, folders, monkeypatch):
+    def slow() -> list:
+        import time
+
+        time.sleep(0.3)
+        return registry.list()
+
+    monkeypatch.setattr(catalogue_module, "PATIENCE_S", 0.01)
+    catalogue = Catalogue(slow, fresh_s=2)
+    residency = Residency("tiny", catalogue, registry, slots, folders=folders)
+
+    async def ask() -> str:
+        with pytest.raises(NotFound):
+            await residency.acquire("home")
+        await asyncio.sleep(0.5)
+        return (await residency.acquire("home")).name
+
+    assert asyncio.run(ask()) == "home@2"
+
+
+def test_the_system_prompt_comes_from_the_lineage(residency):
+    served(residency, "home")
+    [resident] = residency.residents
+    assert resident.system_prompt == f"You are {Path('home@2')}."
+
+
+def test_versions_stay_within_their_bytes(registry, slots, folders):
+    catalogue = Catalogue(registry.list, fresh_s=2)
+    slots.capacity = 10
+    residency = Residency("tiny", catalogue, registry, slots, folders=folders, max_bytes=250)
+    served(residency, "home@1", "home@2", "home@1", "home@3")
+    assert slots.keys == ["home@1", "home@3"]
+
+
+def test_a_version_for_which_no_room_can_be_made_unloads_none(registry, slots, folders):
+    catalogue = Catalogue(registry.list, fresh_s=2)
+    residency = Residency("tiny", catalogue, registry, slots, folders=folders, max_bytes=150)
+
+    async def ask() -> None:
+        await residency.acquire("home@1")
+        await residency.acquire("home@2")
+
+    with pytest.raises(RayloraError, match="100 bytes does not fit into 150 bytes"):
+        asyncio.run(ask())
+    assert slots.keys == ["home@1"]
+
+
+def test_a_bad_version_unloads_none(residency, slots):
+    served(residency, "home@1", "home@2")
+    slots.broken.add("home@3")
+    with pytest.raises(InvalidAdapter, match="another base"):
+        served(residency, "home@3")
+    assert slots.keys == ["home@1", "home@2"]
