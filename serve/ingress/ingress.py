@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ray.serve.exceptions import DeploymentUnavailableError
 from starlette.types import ASGIApp
 
 from raylora.config.serve_spec import ServeSpec
@@ -59,9 +60,13 @@ class Ingress:
             await asyncio.sleep(0.05)
 
     async def _addresses(self) -> Sequence[Address]:
-        told = await self._handle.broadcast("address").results_async(
-            timeout_s=LOOK_LIMIT_S, return_exceptions=True
-        )
+        """Of the replicas that run; there may be none."""
+        try:
+            told = await self._handle.broadcast("address").results_async(
+                timeout_s=LOOK_LIMIT_S, return_exceptions=True
+            )
+        except DeploymentUnavailableError:
+            return []
         return [Address(*each) for each in told if isinstance(each, tuple)]
 
     def _wake(self) -> None:
