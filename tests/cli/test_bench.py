@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -46,7 +46,7 @@ class Endpoint:
             return JSONResponse({"error": {"message": "no"}}, self.fails_with)
         return StreamingResponse(self.stream(), media_type="text/event-stream")
 
-    async def stream(self) -> Any:
+    async def stream(self) -> AsyncIterator[str]:
         self.open += 1
         self.most_open = max(self.open, self.most_open)
         try:

@@ -89,7 +89,8 @@ def test_csv_and_parquet_are_read_too(tmp_path):
     (tmp_path / "in.csv").write_text("id,prompt\n1,hello\n2,again\n", encoding="utf-8")
     table = pyarrow.table({"messages": [[HELLO], [HELLO]]})
     pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
-    texts = [each.messages[-1]["content"] for each in questions("in.csv", tmp_path)]
+    asked = [each for each in questions("in.csv", tmp_path) if isinstance(each, Question)]
+    texts = [each.messages[-1]["content"] for each in asked]
     assert texts == ["hello", "again"]
     assert len(list(questions("in.parquet", tmp_path))) == 2
 

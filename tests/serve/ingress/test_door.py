@@ -41,8 +41,9 @@ def log(tmp_path: Path) -> Path:
 def ask(house: House, tmp_path: Path, log: Path):
     """POST to a route with a key of two requests a minute, or with the headers given."""
     file = tmp_path / "keys.json"
-    limits = {"requests_per_minute": 2}
-    _, secret = add_key(file, lambda sha256: ApiKey(id="mine", sha256=sha256, **limits))
+    _, secret = add_key(
+        file, lambda sha256: ApiKey(id="mine", sha256=sha256, requests_per_minute=2)
+    )
     app = behind_door(house, ServeSpec(keys=str(file), access_log=str(log)))
 
     async def send(path: str, headers: dict[str, str]) -> httpx.Response:
