@@ -53,6 +53,10 @@ def _say(url: str, opens: bool, output: str) -> None:
 
 def _until_interrupted() -> None:
     over = threading.Event()
+
+    def end(signum: int, frame: object) -> None:
+        over.set()
+
     for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, lambda *_: over.set())
+        signal.signal(one, end)
     over.wait()

@@ -121,6 +121,6 @@ def _free(port: int) -> int:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health", timeout=2).status_code == httpx.codes.OK
+        return httpx.get(f"{url}/health", timeout=2).is_success
     except httpx.HTTPError:
         return False

@@ -59,6 +59,8 @@ class Courier:
                     self._hurried = True
                     self._changed.notify_all()
                     return known
+            if not self._deliveries:
+                self._error = None  # of runs that are over, or were withdrawn
             delivery = make()
             self._deliveries[delivery] = FileLock(folder / LOCK, thread_local=False)
             if self._thread is None:
