@@ -55,7 +55,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     return ingress.bind(document, replica.bind(document, STOP_S), listens, STOP_S)
 
 
-def _stopping() -> dict[str, float]:
+def _stopping() -> dict[str, Any]:
     """Serve's own limit is later than ours, so that we say ourselves what broke off."""
     return {"graceful_shutdown_timeout_s": STOP_S + 2, "graceful_shutdown_wait_loop_s": 0.5}
 

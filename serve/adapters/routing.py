@@ -87,7 +87,7 @@ def _difference(
         (i for i, (a, b) in enumerate(zip(given.text, other.text, strict=False)) if a != b),
         min(len(given.text), len(other.text)),
     )
-    facts = {
+    facts: dict[str, Any] = {
         "route": route.name,
         "stable": lease.name,
         "canary": lease.shadow,

@@ -91,4 +91,4 @@ def scope_of(told: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_packed: Callable[[Any], bytes] = msgpack.packb
+_packed = cast(Callable[[Any], bytes], msgpack.packb)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,9 @@ from raylora.serve.application import build, read_spec
 from raylora.serve.scaling import QUEUED_TOKENS, QueuedTokens
 
 
-def deployments(spec: ServeSpec, **options):
+def deployments(spec: ServeSpec, **options) -> dict[str, Any]:
     """By name: the ingress and, bound into it, the replicas."""
-    ingress = build({"spec": spec, **options})._bound_deployment
+    ingress: Any = build({"spec": spec, **options})._bound_deployment
     replica = ingress.init_args[1]._bound_deployment
     return {deployment.name: deployment for deployment in (ingress, replica)}
 

@@ -3,7 +3,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tests.benchmarks.conftest  # noqa: F401  it makes `benchmarks` importable
+
+# Makes `benchmarks` importable.
+import tests.benchmarks.conftest  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 from raylora.tracking.run import Run
 from raylora.tracking.runs import open_run

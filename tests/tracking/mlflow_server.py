@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ def postgres(folder: Path) -> Iterator[str]:
     pytest.importorskip("psycopg2", reason="PostgreSQL needs psycopg2-binary")
     data, port = folder / "data", free_port()
     data.mkdir()
-    user = {"user": USER, "group": "nogroup"} if os.getuid() == 0 else {}
+    user: dict[str, Any] = {"user": USER, "group": "nogroup"} if os.getuid() == 0 else {}
     if user:
         shutil.chown(data, **user)
         for parent in (folder, *folder.parents):
