@@ -42,12 +42,10 @@ SomeSpec = TypeVar("SomeSpec", bound=TrainSpec | EvaluateSpec | ServeSpec)
 SpecT = TypeVar("SpecT", bound=TrainSpec | EvaluateSpec)
 Spec_co = TypeVar("Spec_co", bound=TrainSpec | EvaluateSpec, covariant=True)
 _SPECS: Mapping[str, type[JobSpec]] = {
-    FINETUNE: TrainSpec,
     SEARCH: SweepSpec,
-    RERUN: TrainSpec,
     EVALUATE: EvaluateSpec,
 }
-"""By program."""
+"""Of the programs that are given another spec than a TrainSpec."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def resume(client: JobClient, job_id: str) -> Submitted[Any]:
             hint="resume it where it was submitted: the spec and its files are kept there",
         )
     bundle = Bundle(Path(record.working_dir), Path(record.package))
-    spec_type = _SPECS[record.program]
+    spec_type = _SPECS.get(record.program, TrainSpec)
     taken = {job.job_id for job in jobs}
     names = (f"{run_id}-r{attempt}" for attempt in itertools.count(1))
     new_id = next(name for name in names if name not in taken)
