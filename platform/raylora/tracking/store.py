@@ -4,6 +4,7 @@ import logging
 import os
 import sqlite3
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,10 @@ PATIENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "120",
 }
 """For a process that sends spools; a server may need 30 s to answer."""
+
+
+_MIGRATING = threading.Lock()
+"""alembic keeps the migration that runs in globals: two threads would mix up their stores."""
 
 
 def connect(uri: str, *, patient: bool = False) -> "MlflowClient":
@@ -83,7 +88,8 @@ def ensure_database(file: Path, artifacts: Path) -> None:
 def _migrate(file: Path, artifacts: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store = SqlAlchemyStore(f"sqlite:///{file}", str(artifacts))
+    with _MIGRATING:
+        store = SqlAlchemyStore(f"sqlite:///{file}", str(artifacts))
     store.engine.dispose()
     connection = sqlite3.connect(file)
     try:
