@@ -15,7 +15,7 @@ from raylora.cluster import head
 
 RAYLORA = str(Path(sys.executable).with_name("raylora"))
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

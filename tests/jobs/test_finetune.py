@@ -254,7 +254,12 @@ def test_two_nodes_train_as_one(make_spec, submit, local_cluster):
 
 
 def test_a_version_is_trained_again_from_its_lineage_bit_for_bit(make_spec, submit, tmp_path):
-    spec = make_spec(6, name="again", gate={"at_least": {"heldout_exact_match": 2.0}})
+    spec = make_spec(
+        6,
+        name="again",
+        workers={"num_workers": 1},
+        gate={"at_least": {"heldout_exact_match": 2.0}},
+    )
     client, run_id = submit(spec)
     result = list(events_of(client, run_id))[-1]
     assert isinstance(result, ResultEvent), client.logs(run_id)[-3000:]
