@@ -32,8 +32,9 @@ def make_version(
     version = registry.register(wanted.name, run, directory, tags=wanted.tags)
     notices = list(_moved(registry, str(version), wanted.alias))
     aliases = registry.aliases(version.name)
-    pointing = tuple(alias for alias, number in aliases.items() if number == version.version)
-    return Registered(str(version), pointing, tuple(notices))
+    pointing = [alias for alias, number in aliases.items() if number == version.version]
+    pointing.sort(key=lambda alias: (alias != CHAMPION, alias))
+    return Registered(str(version), tuple(pointing), tuple(notices))
 
 
 def _moved(registry: Registry, version: str, alias: str | None) -> Iterator[str]:
