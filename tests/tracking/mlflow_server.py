@@ -20,6 +20,9 @@ USER = "nobody"
 """Who PostgreSQL runs as where the tests run as root, which it refuses."""
 
 
+ADMIN, PASSWORD = "admin", "not-the-shipped-one"
+
+
 @contextmanager
 def mlflow_server(
     folder: Path,
@@ -56,12 +59,31 @@ def mlflow_server(
 
 
 @contextmanager
+def guarded_server(folder: Path) -> Iterator[str]:
+    """Within: the same, that only ADMIN may use, with PASSWORD."""
+    ini = folder / "auth.ini"
+    ini.write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.db\n"
+        f"admin_username = {ADMIN}\nadmin_password = {PASSWORD}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    settings = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(ini),
+        "MLFLOW_AUTH_ADMIN_USERNAME": ADMIN,
+        "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "secret",
+    }
+    options = ("--app-name", "basic-auth")
+    with mlflow_server(folder, options=options, settings=settings) as url:
+        yield url
+
+
+@contextmanager
 def postgres(folder: Path) -> Iterator[str]:
     """Within: a PostgreSQL on loopback; its URI. Without one installed the test is left out."""
     bins = sorted(POSTGRES.glob("*/bin"))
     if not bins:
         pytest.skip(f"no PostgreSQL in {POSTGRES}: install Debian's postgresql to run this")
-    pytest.importorskip("psycopg2", reason="PostgreSQL needs psycopg2-binary")
     data, port = folder / "data", free_port()
     data.mkdir()
     user: dict[str, Any] = {"user": USER, "group": "nogroup"} if os.getuid() == 0 else {}

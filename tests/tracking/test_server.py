@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 from benchmarks.bars.gate import Gate, gate
-from tests.tracking.mlflow_server import mlflow_server, postgres
+from tests.tracking.mlflow_server import (
+    ADMIN,
+    PASSWORD,
+    guarded_server,
+    mlflow_server,
+    postgres,
+)
 
 from raylora.errors import NotAuthorised, NotFound
 from raylora.tracking.adapters.promotion import promote
@@ -102,26 +108,12 @@ def get_or_none(server: str, run_id: str) -> RunStatus | None:
 
 @pytest.mark.slow
 def test_basic_auth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("flask_wtf", reason="basic-auth needs mlflow[auth]")
-    ini = tmp_path / "auth.ini"
-    ini.write_text(
-        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{tmp_path}/auth.db\n"
-        "admin_username = admin\nadmin_password = not-the-shipped-one\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
-    settings = {
-        "MLFLOW_AUTH_CONFIG_PATH": str(ini),
-        "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
-        "MLFLOW_AUTH_ADMIN_PASSWORD": "not-the-shipped-one",
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": "secret",
-    }
-    options = ("--app-name", "basic-auth")
-    with mlflow_server(tmp_path, options=options, settings=settings) as url:
+    with guarded_server(tmp_path) as url:
         with pytest.raises(NotAuthorised):
             begin(url, "auth-0", tmp_path).wait_until_known()
         assert not (tmp_path / "experiments/spooled/runs/auth-0/tracking").exists()
-        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not-the-shipped-one")
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", ADMIN)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
         _whole_run(url, "auth-1", tmp_path)
 
 

@@ -61,7 +61,7 @@ def _of_code(code: str, detail: str, uri: str) -> RayloraError:
         return NotAuthorised(
             f"the tracking server {where} refuses access: {_brief(detail)}",
             hint="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
-            "or MLFLOW_TRACKING_TOKEN",
+            "or MLFLOW_TRACKING_TOKEN; jobs have what their cluster was started with",
         )
     if code in NOT_FOUND:
         return NotFound(f"{where}: {_brief(detail)}")
