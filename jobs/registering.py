@@ -14,12 +14,16 @@ from raylora.tracking.spooling.tracked import TrackedRun
 
 
 def register(
-    assignment: Assignment, run: TrackedRun, assessment: Assessment, alias: str | None = None
+    assignment: Assignment,
+    run: TrackedRun,
+    assessment: Assessment,
+    alias: str | None = None,
+    parent_tag: str = "",
 ) -> ResultEvent:
     """Register the adapter, once its run is stored; the first version becomes the champion.
 
-    alias: moved to it, too. Where the tracking server stays away, the adapter is on disk and is
-    registered by `raylora runs sync`.
+    alias: moved to it, too. parent_tag: of the run above, names the version. Where the tracking
+    server stays away, the adapter is on disk and is registered by `raylora runs sync`.
     """
     emit(StageEvent("register", assignment.spec.adapter_name))
     places = assignment.places
@@ -36,6 +40,7 @@ def register(
         _lineage(assignment, assessment) | {k: f"{v:.6g}" for k, v in metrics.items()},
         alias,
         assignment.spec.tracking.settle_seconds,
+        parent_tag=parent_tag,
     )
     for notice in registered.notices if registered else ():
         emit(NoticeEvent(notice))

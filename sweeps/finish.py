@@ -42,7 +42,6 @@ def finish(
         result = _result(chosen)
         if wanted.register_best:
             result = _registered(chosen, wanted.alias, slots)
-            run.set_tags({tags.BEST_ADAPTER: result.adapter or ""})
         status = RunStatus.FINISHED
     finally:
         chosen.run.finish(status)
@@ -71,4 +70,4 @@ def _result(chosen: Trial) -> ResultEvent:
 
 def _registered(chosen: Trial, alias: str | None, slots: int) -> ResultEvent:
     assessment = assess_on_cluster(chosen.assignment, slots)
-    return register(chosen.assignment, chosen.run, assessment, alias)
+    return register(chosen.assignment, chosen.run, assessment, alias, tags.BEST_ADAPTER)

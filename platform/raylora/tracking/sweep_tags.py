@@ -32,7 +32,7 @@ SWEEP = "raylora.sweep"
 """On the sweep's run: JSON, what `search_facts` makes."""
 BEST_TRIAL = "raylora.best_trial"
 BEST_ADAPTER = "raylora.best_adapter"
-"""The version registered from it, such as name@7."""
+"""The version registered from it, such as name@7; set when it is registered."""
 
 REQUEST = "raylora.request."
 """On the sweep's run, with the request's id behind it: JSON, what a command asks of the driver."""

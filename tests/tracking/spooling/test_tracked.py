@@ -194,6 +194,22 @@ def test_a_trial_is_shown_below_its_sweep_however_late_both_come(
     assert parent == get_run(uri, RUN).summary.mlflow_run_id
 
 
+def test_a_sweep_names_the_version_of_its_best_trial_whenever_that_is_made(
+    uri, outputs, begin, store
+) -> None:
+    store.error = Unreachable("away")
+    sweep, trial = begin(RUN), begin(f"{RUN}-t01", RUN)
+    files = adapter_of(trial, outputs)
+    assert trial.register("home", files, {}, None, 0, parent_tag="best") is None
+    for run in (trial, sweep):
+        run.finish(RunStatus.FINISHED)
+        _end_of_process(run)
+    store.error = None
+    assert [found.adapter for found in sync(spools(outputs))] == ["", "home@1"]
+    assert get_run(uri, RUN).tags["best"] == "home@1"
+    assert "best" not in get_run(uri, f"{RUN}-t01").tags
+
+
 def test_what_time_does_not_mend_is_said_at_once(outputs, begin, store) -> None:
     store.error = NotAuthorised("who are you")
     with pytest.raises(NotAuthorised):

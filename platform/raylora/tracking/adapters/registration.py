@@ -8,8 +8,10 @@ from raylora.errors import InvalidAdapter, PromotionConflict, PromotionRefused
 from raylora.tracking.adapters.promotion import promote
 from raylora.tracking.adapters.registry import CHAMPION, Registry
 from raylora.tracking.adapters.version import directory_digest
+from raylora.tracking.failures import raylora_errors
 from raylora.tracking.run import Run
 from raylora.tracking.spooling.records import Registered, Registration
+from raylora.tracking.sweep_tags import PARENT
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 def make_version(
     client: "MlflowClient", run: Run, wanted: Registration, directory: Path
 ) -> Registered:
-    """Register what a job has checked; the first version of a name becomes its champion.
+    """Register what has been checked, tell the run above of it, and move aliases to it.
 
     Asked for twice, it gives the same version. Raises InvalidAdapter where the files are not those
     that were checked.
@@ -30,17 +32,27 @@ def make_version(
         )
     registry = Registry(client.tracking_uri, client)
     version = registry.register(wanted.name, run, directory, tags=wanted.tags)
-    notices = list(_moved(registry, str(version), wanted.alias))
+    if wanted.parent_tag:
+        _tell_parent(client, run, wanted.parent_tag, str(version))
+    notices = list(_moved(registry, str(version), wanted))
     aliases = registry.aliases(version.name)
     pointing = [alias for alias, number in aliases.items() if number == version.version]
     pointing.sort(key=lambda alias: (alias != CHAMPION, alias))
     return Registered(str(version), tuple(pointing), tuple(notices))
 
 
-def _moved(registry: Registry, version: str, alias: str | None) -> Iterator[str]:
+def _tell_parent(client: "MlflowClient", run: Run, tag: str, version: str) -> None:
+    with raylora_errors(client.tracking_uri):
+        parent = client.get_run(run.mlflow_run_id).data.tags.get(PARENT)
+        if parent is not None:
+            client.set_tag(parent, tag, version)
+
+
+def _moved(registry: Registry, version: str, wanted: Registration) -> Iterator[str]:
     """Why an alias stays where it is: a version that its gate holds back is registered still."""
-    for wanted in dict.fromkeys([CHAMPION, alias or CHAMPION]):
+    asked = [CHAMPION if wanted.champion else None, wanted.alias]
+    for alias in dict.fromkeys(filter(None, asked)):
         try:
-            promote(registry, version, wanted, only_if_unset=wanted != alias)
+            promote(registry, version, alias, only_if_unset=alias != wanted.alias)
         except (PromotionRefused, PromotionConflict) as error:
             yield error.message

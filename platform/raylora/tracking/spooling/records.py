@@ -69,7 +69,11 @@ class Registration:
     """Of its files, which may not change until it is registered."""
     tags: Mapping[str, str]
     alias: str | None
-    """To be moved to the version, beside the champion's, which is set where it is not."""
+    """To be moved to the version."""
+    champion: bool = True
+    """Whether it becomes the champion of a name that has none."""
+    parent_tag: str = ""
+    """Tag of the run above, if any, that names the version."""
 
 
 class Registered(NamedTuple):

@@ -80,18 +80,23 @@ class TrackedRun(SpooledRun):
         tags: Mapping[str, str],
         alias: str | None,
         limit_s: float,
+        *,
+        champion: bool = True,
+        parent_tag: str = "",
     ) -> Registered | None:
         """Make a directory the next version of a name, once all before it is sent.
 
-        alias: moved to it, besides the champion's, which is set where it is not. None where the
-        store was away for limit_s: `raylora runs sync` makes it a version later. Raises what the
-        registry refuses it for.
+        alias: moved to it. champion: it becomes that of a name that has none. parent_tag: of the
+        run above, names the version. None where the store was away for limit_s: `raylora runs
+        sync` makes it a version later. Raises what the registry refuses it for.
         """
         delivery = self._sent
         delivery.refused = None
         digest = directory_digest(adapter_dir)
         directory = self._relative(adapter_dir)
-        self._append(Registration(name, directory, digest, dict(tags), alias))
+        self._append(
+            Registration(name, directory, digest, dict(tags), alias, champion, parent_tag)
+        )
         stored = self._courier.wait(lambda: not delivery.waiting, limit_s)
         if delivery.refused is not None:
             raise delivery.refused
