@@ -30,12 +30,10 @@ from raylora.jobs.evaluate.page import page
 from raylora.jobs.evaluate.row_result import RowResult
 from raylora.jobs.evaluate.subject import Subject
 from raylora.jobs.evaluating import ask_on_cluster, shards
-from raylora.jobs.record import SPEC, ending, origin_tags, without_passwords
+from raylora.jobs.record import recorded
 from raylora.jobs.subjects import resolve
 from raylora.tracking.location import tracking_uri
-from raylora.tracking.run import Run
 from raylora.tracking.run_files import EVALUATION, PAGE, PREDICTIONS, REPORT
-from raylora.tracking.runs import open_run
 
 TYPE_TAG = "raylora.type"
 SUBJECTS_TAG = "raylora.subjects"
@@ -47,13 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the job."""
     return drive(
         "raylora.jobs.evaluate_adapters",
-        lambda given: evaluate(read_resolved(given.spec, EvaluateSpec), given.run_id),
+        lambda given: evaluate(
+            read_resolved(given.spec, EvaluateSpec), given.run_id, given.commit
+        ),
         argv,
     )
 
 
-def evaluate(spec: EvaluateSpec, run_id: str) -> Report:
-    """Ask all subjects all rows and log what they made of them. The cluster is Ray's to find."""
+def evaluate(spec: EvaluateSpec, run_id: str, commit: str = "") -> Report:
+    """Ask all subjects all rows and log what they made of them. The cluster is Ray's to find.
+
+    commit: of the git repository that the job was submitted from.
+    """
     places = run_dir(Path(spec.outputs).absolute(), spec.tracking.experiment, run_id)
     make_folders(places)
     # Mistakes in the data and in names are found before anything is started.
@@ -64,8 +67,11 @@ def evaluate(spec: EvaluateSpec, run_id: str) -> Report:
     uri = tracking_uri(spec.tracking, spec.outputs)
     subjects = resolve(spec, uri)
     connect()
-    with ending(_open(spec, run_id, uri, subjects)) as run:
-        run.log_dict(without_passwords(spec), SPEC)
+    tags = {
+        TYPE_TAG: EVALUATION,
+        SUBJECTS_TAG: ", ".join(subject.label for subject in subjects),
+    }
+    with recorded(spec, run_id, uri, commit=commit, tags=tags) as run:
         for rows in datasets:
             run.log_dataset(rows.dataset, rows.source, rows.digest, len(rows.rows), EVALUATION)
         results = _ask(spec, subjects, datasets)
@@ -78,21 +84,6 @@ def evaluate(spec: EvaluateSpec, run_id: str) -> Report:
     emit(StageEvent("done"))
     emit(ReportEvent(run_id, run.mlflow_run_id, str(folder)))
     return found
-
-
-def _open(spec: EvaluateSpec, run_id: str, uri: str, subjects: Sequence[Subject]) -> Run:
-    return open_run(
-        uri,
-        spec.tracking.experiment,
-        run_id,
-        spec.name,
-        params=spec.model_dump(mode="json", exclude={"tracking", "outputs"}),
-        tags=origin_tags(spec)
-        | {
-            TYPE_TAG: EVALUATION,
-            SUBJECTS_TAG: ", ".join(subject.label for subject in subjects),
-        },
-    )
 
 
 def _ask(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
@@ -25,19 +25,21 @@ from raylora.tracking.spooling.tracked import TrackedRun, start
 PACKAGES = ("torch", "transformers", "peft", "deepspeed", "bitsandbytes", "ray", "mlflow")
 """Whose versions are tags of the run."""
 
-PARAMETERS = ("name", "model", "data", "lora", "training", "workers", "evaluation")
-"""Parts of the spec that are parameters of the run."""
+PARAMETERS = (
+    *("name", "model", "data", "lora", "training", "workers", "evaluation"),
+    *("subjects", "datasets", "module"),
+)
+"""Parts of a spec that are parameters of its run."""
 
 GIT_COMMIT = "mlflow.source.git.commit"
 """MLflow's tag, which its pages show."""
-RunT = TypeVar("RunT", bound=Run)
 
 SPEC = "spec.yaml"
 """The resolved spec among the run's artifacts."""
 
 
 def open_record(
-    spec: TrainSpec,
+    spec: TrainSpec | EvaluateSpec,
     run_id: str,
     uri: str,
     tags: Mapping[str, str] | None = None,
@@ -63,19 +65,25 @@ def open_record(
 
 @contextmanager
 def recorded(
-    spec: TrainSpec, run_id: str, uri: str, data: Sequence[Surveyed], commit: str = ""
+    spec: TrainSpec | EvaluateSpec,
+    run_id: str,
+    uri: str,
+    data: Sequence[Surveyed] = (),
+    commit: str = "",
+    tags: Mapping[str, str] | None = None,
 ) -> Iterator[TrackedRun]:
     """Within: the run is RUNNING, and then FINISHED, FAILED or KILLED.
 
     Raises NotAuthorised. A server that is away is waited for at the end, and no longer than
     tracking.settle_seconds.
     """
-    run = open_record(spec, run_id, uri, {GIT_COMMIT: commit} if commit else None)
+    committed = {GIT_COMMIT: commit} if commit else {}
+    run = open_record(spec, run_id, uri, committed | dict(tags or {}))
     away = run.wait_until_known()
     if away is not None:
         emit(NoticeEvent(f"{away.message}; what is logged waits on disk until it is back"))
     try:
-        with ending(run):
+        with _ending(run):
             run.log_dict(without_passwords(spec), SPEC)
             for part in data:
                 run.log_dataset(part.name, part.source, part.digest, part.rows, part.context)
@@ -85,31 +93,9 @@ def recorded(
             emit(NoticeEvent(f"{missing}; `raylora runs sync {run_id}` sends what waits"))
 
 
-@contextmanager
-def ending(run: RunT) -> Iterator[RunT]:
-    """At the end the run is FINISHED, FAILED or KILLED."""
-    status = RunStatus.FAILED
-    try:
-        yield run
-        status = RunStatus.FINISHED
-    except KeyboardInterrupt:
-        status = RunStatus.KILLED
-        raise
-    finally:
-        _finish(run, status)
-
-
 def without_passwords(spec: Spec) -> dict[str, Any]:
     """A spec as plain values, without what stands before the @ of a URL."""
     return yaml.safe_load(shown(yaml.safe_dump(spec.model_dump(mode="json"))))
-
-
-def _finish(run: Run, status: RunStatus) -> None:
-    """What MLflow did not take must not hide how the job ended."""
-    try:
-        run.finish(status)
-    except RayloraError as error:
-        sys.stderr.write(f"the MLflow run is incomplete: {error.message}\n")
 
 
 def origin_tags(spec: TrainSpec | EvaluateSpec) -> dict[str, str]:
@@ -123,3 +109,25 @@ def origin_tags(spec: TrainSpec | EvaluateSpec) -> dict[str, str]:
         "raylora.version": raylora.__version__,
     }
     return tags | {f"raylora.{package}": version(package) for package in PACKAGES}
+
+
+@contextmanager
+def _ending(run: Run) -> Iterator[None]:
+    """At the end the run is FINISHED, FAILED or KILLED."""
+    status = RunStatus.FAILED
+    try:
+        yield
+        status = RunStatus.FINISHED
+    except KeyboardInterrupt:
+        status = RunStatus.KILLED
+        raise
+    finally:
+        _finish(run, status)
+
+
+def _finish(run: Run, status: RunStatus) -> None:
+    """What MLflow did not take must not hide how the job ended."""
+    try:
+        run.finish(status)
+    except RayloraError as error:
+        sys.stderr.write(f"the MLflow run is incomplete: {error.message}\n")

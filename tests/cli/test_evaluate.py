@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +48,7 @@ class FakeClient:
     """A cluster of two cores whose jobs say STORY."""
 
     submitted: list[tuple[str, Path]] = []
+    story: Sequence[Event] = STORY
     nodes_: Sequence[Node] = [Node("127.0.0.2", {"CPU": 2.0})]
 
     def __init__(self, _cluster: Cluster) -> None:
@@ -61,7 +63,7 @@ class FakeClient:
         return given["job_id"]
 
     def follow(self, _job_id: str) -> Iterator[str]:
-        for event in STORY:
+        for event in self.story:
             yield f"{events.MARKER}{json.dumps(events.as_dict(event))}"
 
     def status(self, job_id: str) -> JobInfo:
@@ -104,6 +106,19 @@ def test_scores_have_intervals_and_what_is_missing_says_so(fake: type[FakeClient
         assert text in done.stdout
     assert "/out/evaluation/evaluation.html" in done.stderr
     assert "raylora runs show" in done.stderr
+
+
+def test_what_the_store_does_not_have_yet_is_sent_by_sync(
+    fake: type[FakeClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake, "story", [*STORY[:-1], ReportEvent("RUN", "", "/out/evaluation")])
+    done = raylora("evaluate", "quickstart")
+    assert done.exit_code == 0, done.output
+    assert "its server was away" in done.stderr
+    assert re.search(r"  raylora runs sync [0-9]{8}-[0-9]{6}-[0-9a-f]{6}$", done.stderr, re.M)
+    assert "raylora runs show" not in done.stderr
+    end = json.loads(raylora("evaluate", "quickstart", "-o", "json").stdout.splitlines()[-1])
+    assert end["mlflow_run_id"] is None
 
 
 def test_json_ends_with_every_figure_and_null_for_what_is_missing(fake: type[FakeClient]) -> None:

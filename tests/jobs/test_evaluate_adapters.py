@@ -135,3 +135,23 @@ def test_many_adapters_on_many_data_sets(
     for text in ("against mine@1", "Rows that were not asked", "Forgetting check"):
         assert text in page
     assert "<script src" not in page and "<link" not in page
+
+
+def test_a_server_that_is_away_costs_no_result(
+    spec: Path, local_cluster: Cluster, tmp_path: Path
+) -> None:
+    nowhere = ("tracking.uri=http://127.0.0.1:9", "tracking.settle_seconds=1")
+    done = raylora("score", str(spec), "subjects=[base]", *nowhere)
+    assert done.exit_code == 0, done.output
+    metrics = json.loads((tmp_path / "rows.metrics.json").read_text("utf-8"))
+    run_id = metrics["run_id"]
+    assert f"`raylora runs sync {run_id}` sends what waits" in done.stderr
+    assert (tmp_path / "rows.predictions.parquet").is_file()
+
+    uri = f"sqlite:///{tmp_path}/outputs/mlflow.db"
+    sent = raylora("runs", "sync", run_id, "--tracking-uri", uri)
+    assert sent.exit_code == 0, sent.output
+    run = get_run(uri, run_id)
+    assert run.summary.status is RunStatus.FINISHED
+    assert run.metrics["rows/unasked"].last == 1.0
+    assert "evaluation/predictions/rows.parquet" in run.artifacts

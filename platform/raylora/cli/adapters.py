@@ -12,12 +12,8 @@ from raylora.cli.adapters_alias import (
     rollback_command,
     tag_command,
 )
-from raylora.cli.adapters_files import (
-    combine_command,
-    export_command,
-    import_command,
-    merge_command,
-)
+from raylora.cli.adapters_files import export_command, import_command
+from raylora.cli.adapters_sums import combine_command, merge_command
 from raylora.cli.child import run_program
 from raylora.cli.options import output_option, tracking_option
 from raylora.cli.output import emit, make_table, next_commands

@@ -1,6 +1,5 @@
-"""`raylora adapters import | export | merge | combine`: adapters into the registry and out."""
+"""`raylora adapters import | export`: adapters into the registry and out."""
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,30 +9,16 @@ import click
 
 from raylora.cli.child import run_program
 from raylora.cli.options import output_option, tracking_option
-from raylora.cli.output import emit, next_commands
-from raylora.cli.tracked import same_store, store_uri
-from raylora.config.compose import load_train
-from raylora.config.model_spec import ModelSpec
+from raylora.cli.output import emit, next_commands, note
+from raylora.cli.tracked import same_store, store_uri, sync_line
 from raylora.config.places import cache
 from raylora.config.train_spec import TrackingSpec
-from raylora.errors import InvalidConfig, NotFound, Problem, RayloraError
-from raylora.tracking.adapters.adoption import adopt
-from raylora.tracking.adapters.lineage import lineage_of
+from raylora.errors import RayloraError
+from raylora.tracking.adapters.adoption import Adopted, adopt
 from raylora.tracking.adapters.reference import parse_name
 from raylora.tracking.adapters.registry import Registry
-from raylora.tracking.adapters.version import Version
-from raylora.tracking.location import tracking_uri as uri_of
 
 IMPORT = "raylora.jobs.import_adapter"
-MERGE = "raylora.jobs.merge"
-COMBINE = "raylora.jobs.combine"
-METHODS = ("linear", "ties", "dare_linear", "dare_ties")
-
-config_option = click.option(
-    "--config",
-    metavar="CONFIG",
-    help="Preset or YAML file whose model is the base. Without it: the one it was trained on.",
-)
 
 
 @click.command(name="import")
@@ -69,14 +54,15 @@ def import_command(
         arguments += [f"--model-config={model_config}"] * bool(model_config)
         facts = run_program(IMPORT, arguments, needed_for="importing an adapter")
         came = facts["lineage"]["imported"]
-        version = adopt(
-            Registry(uri_of(TrackingSpec(uri=tracking_uri), outputs)),
+        adopted = adopt(
+            TrackingSpec(uri=tracking_uri),
+            outputs,
             name,
             into,
             params={"imported": came},
-            tags=_tags(facts) | {"raylora.imported": came["source"]},
+            tags=tags_of(facts) | {"raylora.imported": came["source"]},
         )
-    _registered(version, facts, tracking_uri, outputs, output)
+    tell(adopted, name, facts, tracking_uri, outputs, output)
 
 
 @click.command(name="export")
@@ -98,129 +84,31 @@ def export_command(
     emit({"version": str(version), "directory": str(directory), "files": sizes}, output)
 
 
-@click.command(name="merge")
-@click.argument("ref")
-@click.argument("directory", type=click.Path(path_type=Path))
-@config_option
-@tracking_option
-@output_option
-def merge_command(
-    ref: str,
-    directory: Path,
-    config: str | None,
-    tracking_uri: str | None,
-    outputs: str,
-    output: str,
-) -> None:
-    """Write a version melted into its base to a new DIRECTORY, as one model.
-
-    It is read again from disk and must give the logits of base and adapter, or nothing is left.
-    """
-    registry = Registry(store_uri(tracking_uri, outputs))
-    version = registry.resolve(ref)
-    model = _base(registry, version, config)
-    files = registry.download(version, cache() / "adapters")
-    arguments = [model.model_dump_json(), str(files), str(directory.absolute())]
-    arguments.append(f"--version={version}")
-    emit(run_program(MERGE, arguments, needed_for="merging an adapter"), output)
-    if output == "table":
-        next_commands([f"raylora plan quickstart model.source=path model.id={directory}"])
-
-
-@click.command(name="combine")
-@click.argument("refs", nargs=-1, required=True, metavar="REF REF ...")
-@click.option("--name", required=True, help="Name that it is registered under.")
-@click.option(
-    "--method",
-    type=click.Choice(METHODS),
-    default="linear",
-    show_default=True,
-    help="PEFT's way of adding up.",
-)
-@click.option("--weights", help="One number a REF, such as 0.7,0.3. Without it: equal shares.")
-@click.option(
-    "--density",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.5,
-    show_default=True,
-    help="Share of the values that ties and dare keep.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of what dare drops.")
-@config_option
-@tracking_option
-@output_option
-def combine_command(
-    refs: tuple[str, ...],
+def tell(
+    adopted: Adopted,
     name: str,
-    method: str,
-    weights: str | None,
-    density: float,
-    seed: int,
-    config: str | None,
+    facts: dict[str, Any],
     tracking_uri: str | None,
     outputs: str,
     output: str,
 ) -> None:
-    """Add up adapters of one base and rank, and register the sum with its parents."""
-    if len(refs) < 2:
-        raise click.UsageError("name two versions or more; `raylora adapters list` shows them")
-    parse_name(name)
-    shares = _shares(weights, len(refs))
-    registry = Registry(store_uri(tracking_uri, outputs))
-    parents = [registry.resolve(ref) for ref in refs]
-    how = {"method": method, "weights": shares, "density": density, "seed": seed}
-    lineage = {"parents": [str(parent) for parent in parents], "combined": how}
-    model = _base(registry, parents[0], config)
-    with tempfile.TemporaryDirectory() as folder:
-        into = Path(folder) / "adapter"
-        files = [str(registry.download(parent, cache() / "adapters")) for parent in parents]
-        arguments = [model.model_dump_json(), str(into), *files, f"--method={method}"]
-        arguments += [f"--weight={share}" for share in shares]
-        arguments += [f"--density={density}", f"--seed={seed}"]
-        arguments.append(f"--lineage={json.dumps(lineage | _of_the_base(registry, parents[0]))}")
-        facts = run_program(COMBINE, arguments, needed_for="combining adapters")
-        tags = _tags(facts) | {"raylora.parents": ",".join(str(parent) for parent in parents)}
-        version = adopt(registry, name, into, params=lineage, tags=tags)
-    _registered(version, facts, tracking_uri, outputs, output)
-
-
-def _base(registry: Registry, version: Version, config: str | None) -> ModelSpec:
-    """The model of a configuration, or of the spec that the version was trained by."""
-    if config is not None:
-        return load_train(config).spec.model
-    spec: dict[str, Any] | None = lineage_of(registry, version).facts["spec"]
-    if spec is None:
-        raise NotFound(
-            f"the lineage of {version} does not say where its base comes from",
-            hint="name a configuration whose model is the base: --config CONFIG",
+    known = {"adapter": adopted.adapter, "run_id": adopted.run_id}
+    emit({**known, "adapter_dir": str(adopted.directory), **facts}, output)
+    again = sync_line(adopted.run_id, outputs)
+    if adopted.adapter is None:
+        note(f"{adopted.missing}; `{again}` registers {name} later")
+        next_commands([again])
+    elif output == "table":
+        store = same_store(tracking_uri, outputs)
+        next_commands(
+            [
+                f"raylora adapters show {adopted.adapter} --lineage{store}",
+                f"raylora adapters promote {adopted.adapter}{store}",
+            ]
         )
-    return ModelSpec.model_validate_json(json.dumps(spec["model"]))
 
 
-def _of_the_base(registry: Registry, parent: Version) -> dict[str, Any]:
-    """What a combination has from its parents: how prompts are written."""
-    facts = lineage_of(registry, parent).facts
-    data = facts["data"] or {}
-    return {
-        "chat_template_sha256": facts["chat_template_sha256"],
-        "data": {"system_prompt": data.get("system_prompt")},
-    }
-
-
-def _shares(weights: str | None, count: int) -> list[float]:
-    if weights is None:
-        return [1 / count] * count
-    try:
-        shares = [float(part) for part in weights.split(",")]
-    except ValueError:
-        shares = []
-    if len(shares) != count:
-        message = f"found {weights!r}, for {count} adapters"
-        raise InvalidConfig([Problem("--weights", message, f"Write {count} numbers: 0.7,0.3.")])
-    return shares
-
-
-def _tags(facts: dict[str, Any]) -> dict[str, str]:
+def tags_of(facts: dict[str, Any]) -> dict[str, str]:
     known = {
         "raylora.base": facts["base"],
         "raylora.base_revision": facts["base_revision"],
@@ -228,21 +116,3 @@ def _tags(facts: dict[str, Any]) -> dict[str, str]:
         "raylora.adapter_sha256": facts["sha256"],
     }
     return {key: str(value) for key, value in known.items() if value is not None}
-
-
-def _registered(
-    version: Version,
-    facts: dict[str, Any],
-    tracking_uri: str | None,
-    outputs: str,
-    output: str,
-) -> None:
-    emit({"adapter": str(version), **facts}, output)
-    if output == "table":
-        store = same_store(tracking_uri, outputs)
-        next_commands(
-            [
-                f"raylora adapters show {version} --lineage{store}",
-                f"raylora adapters promote {version}{store}",
-            ]
-        )

@@ -18,7 +18,7 @@ from raylora.cli.options import (
     overrides_argument,
 )
 from raylora.cli.output import MISSING, emit, make_table, next_commands, note
-from raylora.cli.tracked import DEFAULT_OUTPUTS, same_store
+from raylora.cli.tracked import as_typed, same_store, sync_line
 from raylora.cluster import submission
 from raylora.cluster.connect import connect
 from raylora.cluster.events import ComparisonEvent, EvaluationEvent
@@ -132,7 +132,7 @@ def show(
         "job_id": job.job_id,
         "state": job.state,
         "run_id": job.run_id,
-        "mlflow_run_id": progress.report.mlflow_run_id if progress.report else None,
+        "mlflow_run_id": (progress.report.mlflow_run_id or None) if progress.report else None,
         "folder": progress.report.folder if progress.report else None,
         "seconds": job.seconds,
         "written": [str(path) for path in written],
@@ -143,14 +143,18 @@ def show(
         return
     emit(summary, output, Group(*tables(progress)))
     spec = submitted.spec()
-    is_default = Path(spec.outputs) == Path.cwd() / DEFAULT_OUTPUTS
-    store = same_store(spec.tracking.uri, DEFAULT_OUTPUTS if is_default else spec.outputs)
+    outputs = as_typed(spec.outputs)
     if progress.report:
         note(f"\npage: {progress.report.folder}/{PAGE}")
         note(f"rows: {progress.report.folder}/{PREDICTIONS}")
     for path in written:
         note(f"written: {path}")
-    next_commands([f"raylora runs show {job.run_id}{store}"])
+    if summary["mlflow_run_id"] is None:
+        note("the tracking store does not have it yet: its server was away")
+        next_commands([sync_line(submitted.run_id, outputs)])
+    else:
+        store = same_store(spec.tracking.uri, outputs)
+        next_commands([f"raylora runs show {job.run_id}{store}"])
 
 
 def tables(progress: Progress) -> Iterator[RenderableType]:

@@ -19,6 +19,7 @@ from raylora.cli.options import (
 from raylora.cluster.submission import spec_files
 from raylora.config.compose import load_evaluate
 from raylora.config.evaluate_spec import EvaluateSpec
+from raylora.config.places import run_dir
 from raylora.errors import InvalidConfig, Problem
 from raylora.tracking.location import tracking_uri
 from raylora.tracking.run_files import EVALUATION, REPORT, fetch_file, predictions_of
@@ -59,8 +60,11 @@ def command(
         raise _no_way_back()
     submitted, client = evaluate.start(spec, address)
     outcome = evaluate.followed(client, submitted, output)
-    written = list(write_beside(submitted.spec(), submitted.run_id, scored))
-    evaluate.show(outcome, submitted, output, written)
+    written: list[Path] = []
+    try:
+        written.extend(write_beside(submitted.spec(), submitted.run_id, scored))
+    finally:
+        evaluate.show(outcome, submitted, output, written)
 
 
 def for_files(spec: EvaluateSpec, files: Sequence[Path]) -> EvaluateSpec:
@@ -87,15 +91,17 @@ def for_files(spec: EvaluateSpec, files: Sequence[Path]) -> EvaluateSpec:
 
 
 def write_beside(spec: EvaluateSpec, run_id: str, scored: Mapping[str, Path]) -> Iterator[Path]:
-    """Bring what a run found back, by data set, and put it beside the file it was asked from."""
-    uri = tracking_uri(spec.tracking, spec.outputs)
+    """Put what a run found, by data set, beside the file it was asked from.
+
+    It comes from the run's folder, and out of the tracking store where that is on another machine.
+    """
     with TemporaryDirectory(prefix="raylora-") as folder:
-        report = fetch_file(uri, run_id, f"{EVALUATION}/{REPORT}", Path(folder))
+        report = _found(spec, run_id, f"{EVALUATION}/{REPORT}", Path(folder))
         told = json.loads(report.read_text(encoding="utf-8"))
         for dataset, file in scored.items():
-            fetched = fetch_file(uri, run_id, predictions_of(dataset), Path(folder))
+            found = _found(spec, run_id, predictions_of(dataset), Path(folder))
             predictions = file.with_suffix(PREDICTIONS_SUFFIX)
-            shutil.copyfile(fetched, predictions)
+            shutil.copyfile(found, predictions)
             yield predictions
             metrics = file.with_suffix(METRICS_SUFFIX)
             text = json.dumps(_of(told, dataset), indent=2, ensure_ascii=False)
@@ -122,6 +128,14 @@ def _local_files(spec: EvaluateSpec) -> dict[str, Path]:
             ]
         )
     return found
+
+
+def _found(spec: EvaluateSpec, run_id: str, artifact: str, folder: Path) -> Path:
+    """An artifact of a run on this machine."""
+    here = run_dir(spec.outputs, spec.tracking.experiment, run_id).artifacts / artifact
+    if here.is_file():
+        return here
+    return fetch_file(tracking_uri(spec.tracking, spec.outputs), run_id, artifact, folder)
 
 
 def _of(told: Mapping[str, Any], dataset: str) -> dict[str, Any]:

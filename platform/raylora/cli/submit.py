@@ -17,7 +17,7 @@ from raylora.cli.options import (
     overrides_argument,
 )
 from raylora.cli.output import emit, make_table, next_commands, note
-from raylora.cli.tracked import DEFAULT_OUTPUTS, same_store
+from raylora.cli.tracked import as_typed, same_store, sync_line
 from raylora.cluster import submission
 from raylora.cluster.connect import Cluster, connect
 from raylora.cluster.events import ResultEvent
@@ -105,7 +105,7 @@ def finish(outcome: Outcome, submitted: Submitted[TrainSpec], output: str) -> No
         "job_id": job.job_id,
         "state": job.state,
         "run_id": job.run_id,
-        "mlflow_run_id": result.mlflow_run_id if result else None,
+        "mlflow_run_id": (result.mlflow_run_id or None) if result else None,
         "adapter": result.adapter if result else None,
         "aliases": result.aliases if result else [],
         "adapter_dir": result.adapter_dir if result else None,
@@ -126,8 +126,11 @@ def finish(outcome: Outcome, submitted: Submitted[TrainSpec], output: str) -> No
 
 def _next(spec: TrainSpec, result: ResultEvent) -> Iterator[str]:
     """Commands that work as printed from this folder: they name the store where it is another."""
-    is_default = Path(spec.outputs) == Path.cwd() / DEFAULT_OUTPUTS
-    store = same_store(spec.tracking.uri, DEFAULT_OUTPUTS if is_default else spec.outputs)
+    outputs = as_typed(spec.outputs)
+    if not result.mlflow_run_id:
+        yield sync_line(result.run_id, outputs)
+        return
+    store = same_store(spec.tracking.uri, outputs)
     if isinstance(spec, SweepSpec):
         yield f"raylora sweeps report {result.run_id} --html report.html{store}"
     else:

@@ -1,6 +1,7 @@
 """The tracking store that a command looks into."""
 
 import shlex
+from pathlib import Path
 
 from raylora.config.train_spec import TrackingSpec
 from raylora.errors import NotFound
@@ -28,3 +29,13 @@ def same_store(tracking_uri: str | None, outputs: str) -> str:
     if tracking_uri is not None:
         return f" --tracking-uri {shlex.quote(shown(tracking_uri))}"
     return "" if outputs == DEFAULT_OUTPUTS else f" --outputs {shlex.quote(outputs)}"
+
+
+def sync_line(run_id: str, outputs: str) -> str:
+    """The command that sends what waits in a run's folder; the folder knows its store."""
+    return f"raylora runs sync {run_id}{same_store(None, outputs)}"
+
+
+def as_typed(outputs: str) -> str:
+    """A settled outputs folder as a command that is typed here names it."""
+    return DEFAULT_OUTPUTS if Path(outputs) == Path.cwd() / DEFAULT_OUTPUTS else outputs

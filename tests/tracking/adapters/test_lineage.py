@@ -2,10 +2,8 @@ import json
 
 from raylora.lora import manifest
 from raylora.tracking.adapters import lineage
-from raylora.tracking.adapters.adoption import adopt
 from raylora.tracking.adapters.lineage import lineage_of
 from raylora.tracking.adapters.registry import Registry
-from raylora.tracking.runs import get_run
 
 
 def test_a_lineage_is_what_the_files_say_and_what_the_run_measured(
@@ -25,18 +23,3 @@ def test_a_lineage_is_what_the_files_say_and_what_the_run_measured(
     assert found.metrics == {"heldout_exact_match": 0.0, "final_loss": 0.25}
     assert found.facts["base"] == said["base"] and found.facts["steps"] == 3
     assert found.missing == ["chat_template_sha256", "spec", "packages", "hardware"]
-
-
-def test_what_was_not_trained_here_has_a_run_that_says_how_it_came(uri: str, make_adapter) -> None:
-    registry = Registry(uri)
-    came = {"imported": {"source": "/elsewhere"}}
-    version = adopt(
-        registry, "foreign", make_adapter(), params=came, tags={"raylora.imported": "/elsewhere"}
-    )
-    assert str(version) == "foreign@1"
-    assert version.tags["raylora.imported"] == "/elsewhere"
-    assert version.aliases == ()
-    run = get_run(uri, version.run_id)
-    assert (run.summary.status, run.summary.adapter) == ("FINISHED", "foreign@1")
-    assert run.params == {"imported.source": "/elsewhere"}
-    assert lineage_of(registry, version).metrics == {}
