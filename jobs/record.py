@@ -11,6 +11,7 @@ import yaml
 
 import raylora
 from raylora.cluster.events import NoticeEvent, emit
+from raylora.config.credentials import shown
 from raylora.config.evaluate_spec import EvaluateSpec
 from raylora.config.places import run_dir
 from raylora.config.spec import Spec
@@ -18,7 +19,6 @@ from raylora.config.train_spec import TrainSpec
 from raylora.errors import RayloraError
 from raylora.jobs.assignment import spec_sha256
 from raylora.jobs.data.survey import Surveyed
-from raylora.tracking.location import shown
 from raylora.tracking.run import Run, RunStatus
 from raylora.tracking.spooling.tracked import TrackedRun, start
 

@@ -4,7 +4,7 @@ import pytest
 
 from raylora.config.train_spec import TrackingSpec
 from raylora.errors import InvalidConfig
-from raylora.tracking.location import artifact_root, shown, tracking_uri
+from raylora.tracking.location import artifact_root, tracking_uri
 
 
 def test_null_is_sqlite_in_outputs_wherever_the_command_runs(
@@ -54,8 +54,3 @@ def test_remote_outputs_need_a_server() -> None:
 
 def test_a_server_keeps_its_own_artifact_root() -> None:
     assert artifact_root("http://server:5000") is None
-
-
-def test_messages_hide_credentials() -> None:
-    assert shown("failed at https://me:secret@host/x") == "failed at https://host/x"
-    assert shown("http://host:5000") == "http://host:5000"

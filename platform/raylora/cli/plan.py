@@ -23,9 +23,10 @@ from raylora.cluster.submission import FINETUNE, run_folder, settle, spec_files
 from raylora.config import footprint
 from raylora.config.compatibility import RULES
 from raylora.config.compose import Resolved, load_train
+from raylora.config.credentials import shown
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import InsufficientResources, Unreachable
-from raylora.tracking.location import DATABASE, SQLITE, shown
+from raylora.tracking.location import DATABASE, SQLITE
 
 
 @click.command("plan")

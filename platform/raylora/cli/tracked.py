@@ -3,9 +3,10 @@
 import shlex
 from pathlib import Path
 
+from raylora.config.credentials import shown
 from raylora.config.train_spec import TrackingSpec
 from raylora.errors import NotFound
-from raylora.tracking.location import database_file, shown
+from raylora.tracking.location import database_file
 from raylora.tracking.location import tracking_uri as uri_of
 
 DEFAULT_OUTPUTS = "outputs"

@@ -9,7 +9,7 @@ import click
 from raylora.cli.options import output_option, tracking_option
 from raylora.cli.output import emit, note
 from raylora.cli.tracked import store_uri
-from raylora.tracking.location import shown
+from raylora.config.credentials import shown
 
 
 @click.command("ui")

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from raylora.config.credentials import shown
 from raylora.errors import MissingExtra, NotAuthorised, NotFound, RayloraError, Unreachable
-from raylora.tracking.location import database_file, shown
+from raylora.tracking.location import database_file
 
 LOCAL_STORE_PACKAGES = frozenset({"sqlalchemy", "alembic", "flask"})
 """What full mlflow has and mlflow-skinny lacks."""

@@ -1,6 +1,5 @@
 """Which tracking store a spec means, and where the artifacts of a local one lie."""
 
-import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -10,7 +9,6 @@ from raylora.errors import InvalidConfig, Problem
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 SQLITE = "sqlite:///"
-CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 
 def tracking_uri(tracking: TrackingSpec, outputs: str) -> str:
@@ -43,11 +41,6 @@ def artifact_root(uri: str) -> Path | None:
     """Folder for the artifacts of a SQLite store; None where a server decides."""
     file = database_file(uri)
     return None if file is None else file.parent / ARTIFACTS
-
-
-def shown(text: str) -> str:
-    """A URI, or a message with URIs in it, as people may see it: no user name, no password."""
-    return CREDENTIALS.sub("://", text)
 
 
 def _local_folder(outputs: str) -> Path:

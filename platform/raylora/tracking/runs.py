@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from raylora.config.credentials import shown
 from raylora.errors import NotFound, RayloraError, Unreachable
 from raylora.tracking.failures import raylora_errors
-from raylora.tracking.location import artifact_root, shown
-from raylora.tracking.lookup import experiment_names, find_run
+from raylora.tracking.location import artifact_root
+from raylora.tracking.lookup import every_run, experiment_names, find_run
 from raylora.tracking.mlflow_run import MlflowRun
 from raylora.tracking.nearest import not_found
 from raylora.tracking.run import RUN_ID_TAG, NullRun, Run, RunStatus

@@ -140,7 +140,7 @@ def sweep_details(
         trials=search["trials"],
         states={state: states.count(state) for state in TrialStatus if state in states},
         best_trial=found.get(tags.BEST_TRIAL),
-        # An empty tag means that nothing was registered.
+        # Empty in sweeps of earlier versions of which nothing was registered.
         best_adapter=found.get(tags.BEST_ADAPTER) or None,
     )
     return SweepDetails(summary, trials)

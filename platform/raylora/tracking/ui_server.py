@@ -15,8 +15,9 @@ from pathlib import Path
 
 import httpx
 
+from raylora.config.credentials import shown
 from raylora.errors import MissingExtra, RayloraError
-from raylora.tracking.location import database_file, shown
+from raylora.tracking.location import database_file
 from raylora.tracking.store import SETTINGS
 
 HOST = "127.0.0.1"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raylora.config.credentials import shown
 from raylora.errors import InvalidAdapter, InvalidConfig, NotFound, Problem
 from raylora.tracking.adapters import ledger, version_files
 from raylora.tracking.adapters.ledger import Ledger
@@ -19,7 +20,6 @@ from raylora.tracking.adapters.version import (
 )
 from raylora.tracking.adapters.version_files import ARTIFACT
 from raylora.tracking.failures import NOT_FOUND, raylora_errors
-from raylora.tracking.location import shown
 from raylora.tracking.nearest import not_found
 from raylora.tracking.run import ADAPTER_TAG, RUN_ID_TAG, Run
 from raylora.tracking.run_facts import moment

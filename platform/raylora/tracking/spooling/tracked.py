@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from raylora.config.credentials import shown
 from raylora.errors import NotFound, RayloraError, Unreachable
 from raylora.tracking.adapters.version import directory_digest
-from raylora.tracking.location import shown
 from raylora.tracking.run import RunStatus
 from raylora.tracking.runs import find_or_make, find_stored
 from raylora.tracking.spooling.courier import Courier, courier_of
