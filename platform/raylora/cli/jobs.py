@@ -7,6 +7,7 @@ import click
 from raylora.cli import live
 from raylora.cli.options import address_option, output_option
 from raylora.cli.output import emit, make_table, next_commands, note
+from raylora.cli.stopping import stop_job
 from raylora.cli.submit import announce, finish
 from raylora.cluster import events, submission
 from raylora.cluster.connect import connect
@@ -84,8 +85,8 @@ def logs(job_id: str, follow: bool, raw: bool, address: str | None) -> None:
 @address_option
 @output_option
 def stop(job_id: str, address: str | None, output: str) -> None:
-    """Stop a job (SIGTERM) and wait until it has ended."""
-    job = _client(address).stop(job_id)
+    """Stop a job (SIGTERM) and wait until it has ended; its run is KILLED then."""
+    job = stop_job(_client(address), job_id)
     emit(_facts(job), output)
     if job.run_id:
         next_commands([f"raylora jobs resume {job_id}"])

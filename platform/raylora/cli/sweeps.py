@@ -8,6 +8,7 @@ from raylora.cli import jobs, sweep_view
 from raylora.cli.child import REPORT_PACKAGES, run_program
 from raylora.cli.options import address_option, output_option, tracking_option
 from raylora.cli.output import emit, next_commands, note
+from raylora.cli.stopping import stop_job
 from raylora.cli.tracked import same_store, store_uri
 from raylora.cluster.connect import connect
 from raylora.cluster.job_info import JobInfo
@@ -62,7 +63,7 @@ def status(run_id: str, tracking_uri: str | None, outputs: str, output: str) -> 
 def stop(run_id: str, address: str | None, output: str) -> None:
     """Stop a sweep (SIGTERM to its job) and wait until it has ended; it can be resumed."""
     client = JobClient(connect(address, start=False))
-    job = client.stop(_running_job(client, run_id).job_id)
+    job = stop_job(client, _running_job(client, run_id).job_id)
     emit({"run_id": job.run_id, "job_id": job.job_id, "state": job.state}, output)
     next_commands([f"raylora sweeps resume {job.run_id}"])
 

@@ -22,6 +22,8 @@ class JobRecord:
     outputs: str
     warm: bool = False
     """Whether its processes may be forks of a warm one."""
+    tracking: str = ""
+    """Address of its tracking server, without passwords; empty where the store is in outputs."""
 
 
 def write(record: JobRecord) -> None:

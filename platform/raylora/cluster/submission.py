@@ -17,6 +17,7 @@ from raylora.cluster.job_info import JobInfo
 from raylora.cluster.job_record import JobRecord
 from raylora.cluster.jobs import RUN_ID, JobClient
 from raylora.config.compose import read_resolved, resolved_yaml
+from raylora.config.credentials import shown
 from raylora.config.data_spec import BUNDLED, DataSpec
 from raylora.config.evaluate_spec import EvaluateSpec
 from raylora.config.model_spec import ModelSource
@@ -30,7 +31,8 @@ FINETUNE = "raylora.jobs.finetune"
 SEARCH = "raylora.sweeps.search"
 EVALUATE = "raylora.jobs.evaluate_adapters"
 RERUN = "raylora.jobs.rerun"
-OUTPUTS = "raylora.outputs"
+OUTPUTS, TRACKING = "raylora.outputs", "raylora.tracking"
+"""Of a job's metadata, beside those of `jobs.py`: where its run is written to and tracked."""
 HUB = "hub:"
 """Before a data set of the model hub."""
 NOT_SHIPPED = (BUNDLED, HUB)
@@ -96,6 +98,7 @@ def submit(
         package=str(bundle.package),
         outputs=settled.outputs,
         warm=_may_start_warm(settled),
+        tracking=shown(settled.tracking.uri or ""),
     )
     job_record.write(record)
     return Submitted(_start(client, record, bundle, run_id), run_id, bundle, type(spec))
@@ -214,7 +217,7 @@ def _start(client: JobClient, record: JobRecord, bundle: Bundle, job_id: str) ->
         name=record.name,
         run_id=record.run_id,
         job_id=job_id,
-        metadata={OUTPUTS: record.outputs},
+        metadata={OUTPUTS: record.outputs, TRACKING: record.tracking},
         warm=record.warm,
     )
 

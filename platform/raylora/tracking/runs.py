@@ -26,6 +26,7 @@ __all__ = [
     "attach",
     "compare_runs",
     "get_run",
+    "kill_run",
     "list_runs",
     "open_run",
 ]
@@ -95,6 +96,19 @@ def find_stored(client: "MlflowClient", mlflow_run_id: str) -> MlflowRun:
     if entity.info.lifecycle_stage != "active":
         raise NotFound(f"run {mlflow_run_id} was deleted")
     return _writable(client, entity)
+
+
+def kill_run(uri: str, run_id: str) -> None:
+    """Set a run that is RUNNING to KILLED, and those below it. One that is unknown stays so."""
+    client = connect(uri)
+    with raylora_errors(uri):
+        names = experiment_names(client)
+        found = list(every_run(client, names, f"tags.`{RUN_ID_TAG}` = '{run_id}'"))
+        for entity in tuple(found):
+            found += every_run(client, names, f"tags.`{PARENT}` = '{entity.info.run_id}'")
+        for entity in found:
+            if entity.info.status == RunStatus.RUNNING:
+                client.set_terminated(entity.info.run_id, RunStatus.KILLED.value)
 
 
 def list_runs(uri: str, *, experiment: str | None = None, limit: int) -> list[RunSummary]:

@@ -1,74 +1,16 @@
 """A driver's run on a real SQLite store that comes, goes and comes back."""
 
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from tests.tracking.spooling.job import RUN, adapter_of, end_of_process, worker_of
 
-from raylora.errors import InvalidAdapter, NotAuthorised, NotFound, RayloraError, Unreachable
+from raylora.errors import InvalidAdapter, NotAuthorised, NotFound, Unreachable
 from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.run import RunStatus
 from raylora.tracking.runs import get_run, list_runs
-from raylora.tracking.spooling import courier as courier_module
-from raylora.tracking.spooling import tracked
 from raylora.tracking.spooling.spool import segments
-from raylora.tracking.spooling.spooled import attach
 from raylora.tracking.spooling.sync import choose, spools, sync
-from raylora.tracking.spooling.tracked import TrackedRun, start
-
-RUN = "20260101-120000-a1b2c3"
-Begin = Callable[..., TrackedRun]
-
-
-class Switch:
-    """Whether the store lets itself be opened."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.error: RayloraError | None = None
-        self._connect = tracked.connect
-        monkeypatch.setattr(tracked, "connect", self.connect)
-
-    def connect(self, uri: str, *, patient: bool = False):
-        if self.error is not None:
-            raise self.error
-        return self._connect(uri, patient=patient)
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Switch:
-    monkeypatch.setattr(courier_module, "GATHER_SECONDS", 0.05)
-    monkeypatch.setattr(courier_module, "LONGEST_PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr(courier_module, "SILENT_SECONDS", 0.5)
-    return Switch(monkeypatch)
-
-
-@pytest.fixture
-def outputs(uri: str) -> Path:
-    return Path(uri.removeprefix("sqlite:///")).parent
-
-
-@pytest.fixture
-def begin(uri: str, outputs: Path, store: Switch) -> Begin:
-    def beginner(run_id: str = RUN, parent: str = "", **params: object) -> TrackedRun:
-        folder = outputs / "experiments" / "tests" / "runs" / run_id / "tracking"
-        tags = {"git": "abc"}
-        return start(
-            uri, "tests", run_id, "quickstart", folder, params=params, tags=tags, parent=parent
-        )
-
-    return beginner
-
-
-def adapter_of(run: TrackedRun, outputs: Path, weights: bytes = b"weights") -> Path:
-    folder = outputs / "experiments" / "tests" / "runs" / run.run_id / "artifacts" / "adapter"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "adapter_model.safetensors").write_bytes(weights)
-    return folder
-
-
-def worker_of(run: TrackedRun, outputs: Path):
-    return attach(outputs / "experiments" / "tests" / "runs" / run.run_id / "tracking", run.run_id)
 
 
 def test_a_whole_run_arrives_and_leaves_nothing_behind(uri, outputs, begin) -> None:
@@ -132,7 +74,7 @@ def test_what_a_job_left_is_synced_by_a_command(uri, outputs, begin, store) -> N
     worker_of(run, outputs).log_metrics({"loss": 1.0}, 1)
     run.register("home", adapter_of(run, outputs), {}, None, 0)
     run.finish(RunStatus.FINISHED)
-    _end_of_process(run)
+    end_of_process(run)
 
     with pytest.raises(Unreachable):
         list(sync(spools(outputs)))
@@ -151,7 +93,7 @@ def test_a_run_whose_driver_was_killed_is_killed_once_it_is_synced(uri, outputs,
     assert run.known_within(30)
     (busy,) = sync(spools(outputs))
     assert busy.status is None  # its driver has the lock
-    _end_of_process(run)
+    end_of_process(run)
     worker_of(run, outputs).log_metrics({"loss": 1.0}, 1)
     assert get_run(uri, RUN).summary.status is RunStatus.RUNNING
     (synced,) = sync(spools(outputs))
@@ -187,7 +129,7 @@ def test_a_trial_is_shown_below_its_sweep_however_late_both_come(
     trial = begin(f"{RUN}-t01", RUN)
     for run in (trial, sweep):
         run.finish(RunStatus.FINISHED)
-        _end_of_process(run)
+        end_of_process(run)
     store.error = None
     assert [found.run_id for found in sync(spools(outputs))] == [RUN, f"{RUN}-t01"]
     parent = get_run(uri, f"{RUN}-t01").tags["mlflow.parentRunId"]
@@ -203,7 +145,7 @@ def test_a_sweep_names_the_version_of_its_best_trial_whenever_that_is_made(
     assert trial.register("home", files, {}, None, 0, parent_tag="best") is None
     for run in (trial, sweep):
         run.finish(RunStatus.FINISHED)
-        _end_of_process(run)
+        end_of_process(run)
     store.error = None
     assert [found.adapter for found in sync(spools(outputs))] == ["", "home@1"]
     assert get_run(uri, RUN).tags["best"] == "home@1"
@@ -240,8 +182,3 @@ def test_a_refused_registration_is_raised_to_the_job(outputs, begin, tmp_path) -
         run.register("home", folder, {}, None, 30)
     run.finish(RunStatus.FAILED)
     run.settle(30)
-
-
-def _end_of_process(run: TrackedRun) -> None:
-    """What a killed process leaves: nobody sends its spool."""
-    run._courier.withdraw(run._sent)

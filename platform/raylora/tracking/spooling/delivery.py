@@ -7,13 +7,13 @@ whole or not at all, and the steps of a metric only go forward. All other record
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from raylora.errors import NotAuthorised, NotFound, RayloraError, Unreachable
-from raylora.tracking.mlflow_run import BATCH, Point
+from raylora.tracking.mlflow_run import Point
 from raylora.tracking.spooling import thinning
+from raylora.tracking.spooling.batches import Batch, batch_of, next_batch
 from raylora.tracking.spooling.records import (
     Artifacts,
     Content,
@@ -27,34 +27,26 @@ from raylora.tracking.spooling.records import (
     Tags,
     encode,
 )
-from raylora.tracking.spooling.spool import Role, Segment, is_closed, read, segments
+from raylora.tracking.spooling.spool import Segment, is_closed, read, segments
 from raylora.tracking.spooling.spool_state import State, read_state, replace_file, write_state
 from raylora.tracking.spooling.stored import Open, Stored
 
 log = logging.getLogger(__name__)
 
-STATE = "state.json"
 LOST_TAG = "raylora.lost_points"
 THINNED_TAG = "raylora.thinned_points"
-SOON = (Params, Tags, Content, Artifacts, DatasetUsed)
-"""A driver's records that are about nothing a worker wrote, and do not wait for it."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Records of one file that are sent together: many Metrics, or one of another kind."""
-
-    segment: Segment
-    end: int
-    records: Sequence[Record]
-    damaged: int = 0
 
 
 class Delivery:
     """Sends one run's spool. One process at a time does: the courier holds a lock."""
 
-    def __init__(self, folder: Path, open_stored: Open, limit_bytes: int) -> None:
-        """`folder` is the spool's, in the run's own."""
+    def __init__(
+        self, folder: Path, open_stored: Open, limit_bytes: int, *, alive: bool = True
+    ) -> None:
+        """`folder` is the spool's, in the run's own.
+
+        alive: its job may run. If not, nothing that it once said sets the run to RUNNING again.
+        """
         self.folder = folder
         self.state = read_state(folder)
         self.refused: RayloraError | None = None
@@ -64,6 +56,7 @@ class Delivery:
         self._open = open_stored
         self._stored: Stored | None = None
         self._limit = limit_bytes
+        self._alive = alive
 
     @property
     def waiting(self) -> bool:
@@ -118,40 +111,14 @@ class Delivery:
     def tidy_up(self) -> None:
         """Delete what was sent of a run that is over, but for the account of it."""
         for segment in segments(self.folder):
-            if self._peek(segment) is None:
+            if self._sent_all(segment):
                 segment.path.unlink(missing_ok=True)
 
     def _next(self) -> Batch | None:
-        found = segments(self.folder)
-        # The driver's first: what it is about was written before, so it is seen in what follows.
-        driver = self._first(s for s in found if s.role is Role.DRIVER)
-        if driver is not None and any(map(_is_soon, driver.records)):
-            return driver
-        return self._first(s for s in segments(self.folder) if s.role is Role.WORKER) or driver
+        return next_batch(self.folder, self.state.offsets)
 
-    def _first(self, among: Iterator[Segment]) -> Batch | None:
-        return next(filter(None, map(self._peek, among)), None)
-
-    def _peek(self, segment: Segment) -> Batch | None:
-        points = damaged = 0
-        end = self._offset(segment)
-        taken: list[Record] = []
-        for record, behind in islice(read(segment, end), BATCH):
-            if isinstance(record, Metrics):
-                points += len(record.values)
-                if taken and points > BATCH:
-                    break
-                taken.append(record)
-            elif record is None:
-                damaged += 1
-            elif taken:
-                break
-            else:
-                return Batch(segment, behind, [record], damaged)
-            end = behind
-        if end == self._offset(segment):
-            return None
-        return Batch(segment, end, taken, damaged)
+    def _sent_all(self, segment: Segment) -> bool:
+        return batch_of(segment, self._offset(segment)) is None
 
     def _offset(self, segment: Segment) -> int:
         return self.state.offsets.get(segment.name, 0)
@@ -218,7 +185,8 @@ class Delivery:
                 self.state = replace(self.state, lost=self.state.lost + points)
             case Status(status, time_ms):
                 self._tell_of_gaps(stored)
-                stored.stand(status, time_ms)
+                if status.terminal or self._alive:
+                    stored.stand(status, time_ms)
                 if status.terminal:
                     stored.discard_doubles()
                 self.state = replace(self.state, status=status)
@@ -238,7 +206,7 @@ class Delivery:
         self.state = replace(self.state, lost=lost, refusals=tuple(reasons))
 
     def _tidy(self, segment: Segment) -> None:
-        if self._peek(segment) is None and is_closed(segment, segments(self.folder)):
+        if self._sent_all(segment) and is_closed(segment, segments(self.folder)):
             segment.path.unlink(missing_ok=True)
             offsets = {k: v for k, v in self.state.offsets.items() if k != segment.name}
             self._keep(replace(self.state, offsets=offsets))
@@ -253,11 +221,6 @@ class Delivery:
     def _keep(self, state: State) -> None:
         self.state = state
         write_state(self.folder, state)
-
-
-def _is_soon(record: Record) -> bool:
-    begins = isinstance(record, Status) and not record.status.terminal
-    return begins or isinstance(record, SOON)
 
 
 def _points(record: Record) -> Iterator[Point]:

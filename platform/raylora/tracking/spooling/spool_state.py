@@ -17,7 +17,7 @@ class State:
 
     mlflow_run_id: str = ""
     status: RunStatus | None = None
-    """The last that the store was told."""
+    """The last of which the store was told, or that was passed over."""
     offsets: Mapping[str, int] = field(default_factory=dict[str, int])
     """By file: what was sent of it."""
     points: int = 0

@@ -48,6 +48,15 @@ def choose(outputs: Path, run_ids: tuple[str, ...]) -> list[Path]:
     return [folder for run_id, folder in known.items() if run_id in run_ids]
 
 
+def family(outputs: Path, run_id: str) -> list[Path]:
+    """The spools of a run and of those shown below it, as a sweep's trials are."""
+    return [
+        folder
+        for folder in spools(outputs)
+        if (birth := read_birth(folder)) is not None and run_id in (birth.run_id, birth.parent)
+    ]
+
+
 def sync(folders: list[Path], uri: str | None = None) -> Iterator[Synced]:
     """Send all that waits in spools, and register their adapters; runs without news are left out.
 
@@ -68,7 +77,7 @@ def sync(folders: list[Path], uri: str | None = None) -> Iterator[Synced]:
 
 
 def _send(folder: Path, birth: Birth, uri: str) -> Synced | None:
-    delivery = delivery_of(folder, birth, uri)
+    delivery = delivery_of(folder, birth, uri, alive=False)
     before = delivery.state
     if delivery.over:
         return None

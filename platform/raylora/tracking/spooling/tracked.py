@@ -149,9 +149,9 @@ def start(
     return run
 
 
-def delivery_of(folder: Path, birth: Birth, uri: str) -> Delivery:
-    """What sends a spool to the store at `uri`."""
-    return Delivery(folder, lambda known: _open(birth, uri, known), LIMIT_BYTES)
+def delivery_of(folder: Path, birth: Birth, uri: str, *, alive: bool = True) -> Delivery:
+    """What sends a spool to the store at `uri`; alive: the run's job may run."""
+    return Delivery(folder, lambda known: _open(birth, uri, known), LIMIT_BYTES, alive=alive)
 
 
 def _open(birth: Birth, uri: str, known: str) -> Stored:
