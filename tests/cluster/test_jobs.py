@@ -17,6 +17,9 @@ from raylora.cluster.connect import Cluster
 from raylora.cluster.events import RestartEvent
 from raylora.cluster.job_info import JobState
 from raylora.cluster.jobs import JobClient
+from raylora.cluster.settled_paths import settle
+from raylora.cluster.shipped_files import spec_files
+from raylora.config.compose import resolved_yaml
 from raylora.config.places import new_run_id
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import InsufficientResources, NotFound
@@ -182,8 +185,8 @@ tasks = [ray.remote(look).options(scheduling_strategy=On(node, soft=False)) for 
 print("SEEN", json.dumps([look(), *ray.get([task.remote() for task in tasks])]))
 """
     spec = TrainSpec.model_validate({"data": {"train": "rows.jsonl"}})
-    settled = submission.settle(spec, is_local=True, base=tmp_path)
-    staged = bundle.build(submission.as_yaml(settled), submission.spec_files(settled, tmp_path))
+    settled = settle(spec, is_local=True, base=tmp_path)
+    staged = bundle.build(resolved_yaml(settled), spec_files(settled, tmp_path))
     script = tmp_path / "submit.py"
     script.write_text(
         "import sys\n"

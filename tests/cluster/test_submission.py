@@ -1,4 +1,4 @@
-"""What a spec means here and on another cluster, what is kept, and what a resume does with it."""
+"""What is submitted, what is kept of it, and what a resume does with that."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,10 @@ from raylora.cluster import submission
 from raylora.cluster.capacity import Node
 from raylora.cluster.connect import Cluster
 from raylora.cluster.job_info import JobInfo, JobState
-from raylora.cluster.submission import as_yaml, settle, spec_files
 from raylora.config.compose import load_sweep
 from raylora.config.sweep_spec import SweepSpec
 from raylora.config.train_spec import TrainSpec
-from raylora.errors import InsufficientResources, InvalidConfig, NotFound, RayloraError
+from raylora.errors import InsufficientResources, NotFound, RayloraError
 
 HERE = Cluster("http://127.0.0.1:1", "127.0.0.2:1", is_local=True)
 RUN = "20260101-120000-a1b2c3"
@@ -27,11 +26,13 @@ class FakeClient:
         self.jobs: list[JobInfo] = []
         self.specs: list[dict[str, Any]] = []
         self.arguments: list[list[str]] = []
+        self.metadata: list[dict[str, str]] = []
 
     def submit(self, program: str, args: Any, files: Any, **given: Any) -> str:
         spec = yaml.safe_load((files.working_dir / "spec.yaml").read_text("utf-8"))
         self.specs.append(spec)
         self.arguments.append([program, *args])
+        self.metadata.append(given["metadata"])
         metadata = {submission.RUN_ID: given["run_id"]}
         job = JobInfo(given["job_id"], JobState.RUNNING, run_id=given["run_id"], metadata=metadata)
         self.jobs.insert(0, job)
@@ -62,85 +63,12 @@ def spec_of(**values: Any) -> TrainSpec:
     return TrainSpec.model_validate(values)
 
 
-def test_here_relative_paths_start_from_the_users_folder(tmp_path: Path) -> None:
-    (tmp_path / "base").mkdir()
-    spec = spec_of(
-        outputs="out/../outputs",
-        model={"source": "path", "id": "base"},
-        tracking={"uri": "sqlite:///runs.db"},
-    )
-    settled = settle(spec, is_local=True, base=tmp_path)
-    assert settled.outputs == str(tmp_path / "outputs")
-    assert settled.model.id == str(tmp_path / "base")
-    assert settled.tracking.uri == f"sqlite:///{tmp_path}/runs.db"
-    assert settle(settled, is_local=True, base=Path("/elsewhere")) == settled
-
-
-@pytest.mark.parametrize(
-    "uri", ["http://mlflow:5000", "sqlite:////abs/runs.db", "postgresql://host/db", "databricks"]
-)
-def test_stores_that_are_no_relative_file_stay(uri: str) -> None:
-    spec = settle(spec_of(tracking={"uri": uri}), is_local=True, base=Path("/base"))
-    assert spec.tracking.uri in (uri, "/base/databricks")
-
-
-def test_a_model_folder_that_is_not_here_is_said_before_the_job_starts(tmp_path: Path) -> None:
-    spec = spec_of(model={"source": "path", "id": "nowhere"})
-    with pytest.raises(InvalidConfig, match=r"model\.id.*nowhere"):
-        settle(spec, is_local=True, base=tmp_path)
-    assert settle(
-        spec.model_copy(update={"outputs": "/shared"}), is_local=False, base=tmp_path
-    ).model.id == ("nowhere")
-
-
-def test_another_cluster_needs_outputs_that_outlive_the_job() -> None:
-    with pytest.raises(InvalidConfig, match="absolute path"):
-        settle(spec_of(outputs="outputs"), is_local=False, base=Path("/base"))
-    for shared in ("/shared/outputs", "s3://bucket/outputs"):
-        spec = spec_of(outputs=shared)
-        assert settle(spec, is_local=False, base=Path("/base")) == spec
-
-
-def test_files_that_travel_are_the_local_ones(tmp_path: Path) -> None:
-    def shipped(train: str, validation: str | None, *, is_local: bool = True) -> dict[str, Path]:
-        spec = spec_of(data={"train": train, "validation": validation})
-        return dict(spec_files(spec, tmp_path, is_local=is_local))
-
-    assert shipped("bundled:home_requests/train", None) == {}
-    assert shipped("file:///shared/rows.jsonl", "s3://bucket/rows.jsonl") == {}
-    assert shipped("rows.jsonl", "/abs/rows.jsonl") == {
-        "data.train": tmp_path / "rows.jsonl",
-        "data.validation": Path("/abs/rows.jsonl"),
-    }
-    # An absolute path that is not here may well be one over there.
-    assert shipped("rows.jsonl", "/abs/rows.jsonl", is_local=False) == {
-        "data.train": tmp_path / "rows.jsonl"
-    }
-
-
-def test_all_that_the_data_names_travels(tmp_path: Path) -> None:
-    spec = spec_of(
-        data={
-            "train": "hub:org/name",
-            "mixture": [{"source": "s3://bucket/rows"}, {"source": "more/*.jsonl"}],
-            "validation": "held",
-            "chat_template": "mine.jinja",
-        }
-    )
-    assert spec_files(spec, tmp_path) == {
-        "data.mixture.1.source": tmp_path / "more/*.jsonl",
-        "data.validation": tmp_path / "held",
-        "data.chat_template": tmp_path / "mine.jinja",
-    }
-    far = spec_of(data={"train": f"{tmp_path}/*.jsonl", "validation": None})
-    assert spec_files(far, Path("/base"), is_local=False) == {}
-    (tmp_path / "a.jsonl").touch()
-    assert list(spec_files(far, Path("/base"), is_local=False)) == ["data.train"]
-
-
 def test_a_submission_ships_the_settled_spec_under_the_run_id(tmp_path: Path, client: Any) -> None:
     (tmp_path / "rows.jsonl").write_text("{}\n", encoding="utf-8")
-    spec = spec_of(data={"train": "rows.jsonl", "validation": "file:///shared/held.jsonl"})
+    spec = spec_of(
+        data={"train": "rows.jsonl", "validation": "file:///shared/held.jsonl"},
+        tracking={"uri": "https://me:secret@mlflow.example.com"},
+    )
     submitted = submission.submit(client, HERE, spec, run_id=RUN, base=tmp_path)
     assert (submitted.job_id, submitted.run_id) == (RUN, RUN)
     shipped = client.specs[0]
@@ -148,11 +76,17 @@ def test_a_submission_ships_the_settled_spec_under_the_run_id(tmp_path: Path, cl
     assert shipped["data"]["validation"] == "file:///shared/held.jsonl"
     assert shipped["outputs"] == str(tmp_path / "outputs")
     assert client.arguments == [["raylora.jobs.finetune", "spec.yaml", "--run-id", RUN]]
+    assert client.metadata == [
+        {
+            "raylora.outputs": str(tmp_path / "outputs"),
+            "raylora.tracking": "https://mlflow.example.com",
+        }
+    ]
 
 
-def test_the_shipped_spec_is_the_spec() -> None:
-    spec = spec_of(name="yes", training={"learning_rate": 1e-5})
-    assert TrainSpec.model_validate(yaml.safe_load(as_yaml(spec))) == spec
+def test_the_shipped_spec_is_the_spec(tmp_path: Path, client: Any) -> None:
+    spec = spec_of(name="yes", outputs="/out", training={"learning_rate": 1e-5})
+    assert submission.submit(client, HERE, spec, run_id=RUN, base=tmp_path).spec() == spec
 
 
 def test_a_resume_repeats_the_submission_under_the_same_run(tmp_path: Path, client: Any) -> None:

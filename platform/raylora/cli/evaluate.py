@@ -23,6 +23,7 @@ from raylora.cluster import submission
 from raylora.cluster.connect import connect
 from raylora.cluster.events import ComparisonEvent, EvaluationEvent
 from raylora.cluster.jobs import JobClient
+from raylora.cluster.shipped_files import name_datasets
 from raylora.cluster.submission import Submitted
 from raylora.config.compose import load_evaluate
 from raylora.config.evaluate_spec import BASE, EvaluateSpec
@@ -104,7 +105,7 @@ def start(spec: EvaluateSpec, address: str | None) -> tuple[Submitted[EvaluateSp
     submitted = submission.submit(
         client,
         cluster,
-        submission.name_datasets(spec),
+        name_datasets(spec),
         run_id=new_run_id(),
         base=Path.cwd(),
         program=submission.EVALUATE,

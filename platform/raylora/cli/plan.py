@@ -19,7 +19,9 @@ from raylora.cluster import capacity
 from raylora.cluster.bundle import list_files
 from raylora.cluster.connect import connect
 from raylora.cluster.jobs import nodes
-from raylora.cluster.submission import FINETUNE, run_folder, settle, spec_files
+from raylora.cluster.settled_paths import settle
+from raylora.cluster.shipped_files import spec_files
+from raylora.cluster.submission import FINETUNE, run_folder
 from raylora.config import footprint
 from raylora.config.compatibility import RULES
 from raylora.config.compose import Resolved, load_train

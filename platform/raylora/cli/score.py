@@ -16,7 +16,7 @@ from raylora.cli.options import (
     output_option,
     overrides_argument,
 )
-from raylora.cluster.submission import spec_files
+from raylora.cluster.shipped_files import spec_files
 from raylora.config.compose import load_evaluate
 from raylora.config.evaluate_spec import EvaluateSpec
 from raylora.config.places import run_dir

@@ -12,13 +12,14 @@ from raylora.cli.live import Progress, plain
 from raylora.cli.options import address_option, output_option
 from raylora.cli.output import emit, make_table, next_commands, note
 from raylora.cli.serve_keys import command as keys
-from raylora.cluster import applications, capacity, events, submission
+from raylora.cluster import applications, capacity, events
 from raylora.cluster.applications import ServeStatus
 from raylora.cluster.bundle import SPEC_NAME, build
 from raylora.cluster.capacity import Demand
 from raylora.cluster.connect import Cluster, connect
 from raylora.cluster.jobs import JobClient
-from raylora.config.compose import load_serve
+from raylora.cluster.settled_paths import settle
+from raylora.config.compose import load_serve, resolved_yaml
 from raylora.config.model_spec import ModelSource
 from raylora.config.places import cache
 from raylora.config.serve_spec import ServeSpec
@@ -120,11 +121,11 @@ def start_endpoint(spec: ServeSpec, cluster: Cluster) -> None:
     client = JobClient(cluster)
     refuse_other_endpoint(spec, applications.status(cluster))
     require_room(spec, client)
-    settled = submission.settle(spec, is_local=cluster.is_local, base=Path.cwd())
+    settled = settle(spec, is_local=cluster.is_local, base=Path.cwd())
     job_id = client.submit(
         PROGRAM_UP,
         [SPEC_NAME],
-        build(submission.as_yaml(settled)),
+        build(resolved_yaml(settled)),
         name=spec.name,
         env=environment(spec, cluster),
         warm=spec.model.source is not ModelSource.HUB and not spec.gpus_per_replica,

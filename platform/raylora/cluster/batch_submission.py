@@ -1,12 +1,12 @@
 """From a BatchSpec to a job: where it reads and writes, and what travels with it."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from raylora.cluster.bundle import SPEC_NAME, Bundle, build
 from raylora.cluster.jobs import JobClient
-from raylora.cluster.submission import NOT_SHIPPED, settle
+from raylora.cluster.settled_paths import absolute, settle
+from raylora.cluster.shipped_files import NOT_SHIPPED
 from raylora.config.batch_spec import BatchSpec
 from raylora.config.compose import resolved_yaml
 from raylora.config.model_spec import ModelSource
@@ -40,21 +40,17 @@ def bundle_of(spec: BatchSpec, *, is_local: bool, base: Path) -> tuple[BatchSpec
     files: dict[str, Path] = {}
     in_place = spec.input.startswith(NOT_SHIPPED) or "://" in spec.input
     if is_local:
-        updates["output"] = _absolute(spec.output, base)
+        updates["output"] = absolute(spec.output, base)
         if not in_place:
-            updates["input"] = _absolute(spec.input, base)
+            updates["input"] = absolute(spec.input, base)
     else:
         if not Path(spec.output).is_absolute():
             raise InvalidConfig([_scratch(spec.output)])
-        path = Path(_absolute(spec.input, base))
+        path = Path(absolute(spec.input, base))
         if not in_place and (path.exists() or not Path(spec.input).is_absolute()):
             files["input"] = path
     settled = spec.model_copy(update=updates)
     return settled, build(resolved_yaml(settled), files)
-
-
-def _absolute(path: str, base: Path) -> str:
-    return os.path.normpath(base / Path(path).expanduser())
 
 
 def _scratch(output: str) -> Problem:

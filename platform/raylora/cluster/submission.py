@@ -1,31 +1,28 @@
 """From a spec to a job: paths settled, files and package bundled, submitted, remembered."""
 
 import itertools
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from glob import iglob
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from raylora.cluster import capacity, job_record
-from raylora.cluster.bundle import SPEC_NAME, Bundle, build, is_glob
+from raylora.cluster.bundle import SPEC_NAME, Bundle, build
 from raylora.cluster.connect import Cluster
 from raylora.cluster.job_info import JobInfo
 from raylora.cluster.job_record import JobRecord
 from raylora.cluster.jobs import RUN_ID, JobClient
+from raylora.cluster.settled_paths import settle
+from raylora.cluster.shipped_files import needs_hub, spec_files
 from raylora.config.compose import read_resolved, resolved_yaml
 from raylora.config.credentials import shown
-from raylora.config.data_spec import BUNDLED, DataSpec
 from raylora.config.evaluate_spec import EvaluateSpec
-from raylora.config.model_spec import ModelSource
 from raylora.config.places import run_dir
-from raylora.config.serve_spec import ServeSpec
 from raylora.config.sweep_spec import SweepSpec
 from raylora.config.train_spec import TrainSpec
-from raylora.errors import InvalidConfig, NotFound, Problem, RayloraError
+from raylora.errors import NotFound, RayloraError
 
 FINETUNE = "raylora.jobs.finetune"
 SEARCH = "raylora.sweeps.search"
@@ -33,14 +30,8 @@ EVALUATE = "raylora.jobs.evaluate_adapters"
 RERUN = "raylora.jobs.rerun"
 OUTPUTS, TRACKING = "raylora.outputs", "raylora.tracking"
 """Of a job's metadata, beside those of `jobs.py`: where its run is written to and tracked."""
-HUB = "hub:"
-"""Before a data set of the model hub."""
-NOT_SHIPPED = (BUNDLED, HUB)
-"""Beginnings of data sources that are no files. file:// is read where the job runs, too."""
-
 JobSpec = TrainSpec | EvaluateSpec
 """What a job can be submitted for; a SweepSpec is a TrainSpec."""
-SomeSpec = TypeVar("SomeSpec", bound=TrainSpec | EvaluateSpec | ServeSpec)
 SpecT = TypeVar("SpecT", bound=TrainSpec | EvaluateSpec)
 Spec_co = TypeVar("Spec_co", bound=TrainSpec | EvaluateSpec, covariant=True)
 _SPECS: Mapping[str, type[JobSpec]] = {
@@ -84,7 +75,7 @@ def submit(
     settled = settle(spec, is_local=cluster.is_local, base=base)
     capacity.require(_demand(settled), client.nodes())
     files = spec_files(settled, base, is_local=cluster.is_local)
-    bundle = build(as_yaml(settled), files)
+    bundle = build(resolved_yaml(settled), files)
     record = JobRecord(
         run_id=run_id,
         name=settled.name,
@@ -131,57 +122,6 @@ def resume(client: JobClient, job_id: str) -> Submitted[Any]:
     return Submitted(_start(client, record, bundle, new_id), run_id, bundle, spec_type)
 
 
-def settle(spec: SomeSpec, *, is_local: bool, base: Path) -> SomeSpec:
-    """Return the spec with every path that means this machine made absolute.
-
-    For another cluster a relative outputs folder is refused: there it would lie in the job's
-    scratch folder and be gone with it.
-    """
-    if not is_local:
-        _refuse_scratch_outputs(spec)
-        return spec
-    updates: dict[str, object] = {"outputs": _absolute(spec.outputs, base)}
-    if spec.model.source is ModelSource.PATH:
-        updates["model"] = spec.model.model_copy(update={"id": _model_folder(spec.model.id, base)})
-    if spec.tracking.uri:
-        uri = _absolute_store(spec.tracking.uri, base)
-        updates["tracking"] = spec.tracking.model_copy(update={"uri": uri})
-    if isinstance(spec, EvaluateSpec):
-        updates["subjects"] = tuple(
-            _absolute(name, base) if "/" in name else name for name in spec.subjects
-        )
-    updates |= {key: _absolute(path, base) for key, path in _endpoint_files(spec).items()}
-    return spec.model_copy(update=updates)
-
-
-def name_datasets(spec: EvaluateSpec) -> EvaluateSpec:
-    """Return the spec with a name for each data set: a shipped file is called by its hash."""
-    named = tuple(asked.model_copy(update={"name": asked.label}) for asked in spec.datasets)
-    return spec.model_copy(update={"datasets": named})
-
-
-def spec_files(spec: JobSpec, base: Path, *, is_local: bool = True) -> Mapping[str, Path]:
-    """Return the local files, folders and globs the spec names, by dotted key: these travel.
-
-    Bundled data, the hub's and URLs do not; nor does, for another cluster, an absolute path that
-    does not exist here, which is then taken for a path over there.
-    """
-    files: dict[str, Path] = {}
-    for key, value in _named(spec).items():
-        if value is None or value.startswith(NOT_SHIPPED) or "://" in value:
-            continue
-        path = Path(_absolute(value, base))
-        over_there = not is_local and Path(value).is_absolute() and not _is_here(path)
-        if not over_there:
-            files[key] = path
-    return files
-
-
-def as_yaml(spec: JobSpec | ServeSpec) -> str:
-    """Return the spec as the YAML that programs on the cluster read."""
-    return resolved_yaml(spec)
-
-
 def run_folder(spec: TrainSpec, run_id: str) -> Path:
     """Return the folder of the run in the spec's outputs."""
     return run_dir(spec.outputs, spec.tracking.experiment, run_id).root
@@ -223,8 +163,7 @@ def _start(client: JobClient, record: JobRecord, bundle: Bundle, job_id: str) ->
 
 
 def _may_start_warm(spec: JobSpec) -> bool:
-    hub = any(source.startswith(HUB) for source in _named(spec).values() if source)
-    return not (hub or spec.model.source is ModelSource.HUB or spec.workers.gpus_per_worker)
+    return not (needs_hub(spec) or spec.workers.gpus_per_worker)
 
 
 def _run_of(job_id: str, jobs: Sequence[JobInfo]) -> str:
@@ -237,90 +176,3 @@ def _run_of(job_id: str, jobs: Sequence[JobInfo]) -> str:
             return run_id
     head, _, attempt = job_id.rpartition("-r")
     return head if head and attempt.isdigit() else job_id
-
-
-def _named(spec: JobSpec) -> dict[str, str | None]:
-    """What a spec names that may be a file, by dotted key."""
-    if isinstance(spec, TrainSpec):
-        return _named_by(spec.data)
-    named: dict[str, str | None] = {"module": spec.module}
-    for i, asked in enumerate(spec.datasets):
-        named[f"datasets.{i}.source"] = asked.source
-        named[f"datasets.{i}.chat_template"] = asked.chat_template
-    return named
-
-
-def _named_by(data: DataSpec) -> dict[str, str | None]:
-    mixed = {f"data.mixture.{i}.source": part.source for i, part in enumerate(data.mixture)}
-    return {
-        "data.train": data.train,
-        **mixed,
-        "data.validation": data.validation,
-        "data.chat_template": data.chat_template,
-    }
-
-
-def _is_here(path: Path) -> bool:
-    return path.exists() or (is_glob(str(path)) and any(iglob(str(path), recursive=True)))
-
-
-def _refuse_scratch_outputs(spec: JobSpec | ServeSpec) -> None:
-    problems: list[Problem] = []
-    if "://" not in spec.outputs and not Path(spec.outputs).is_absolute():
-        problems.append(
-            Problem(
-                "outputs",
-                f"{spec.outputs!r} is relative, and the job runs on another machine",
-                "Write storage that all its nodes share: an absolute path (/shared/outputs) or "
-                "a URI (s3://bucket/outputs)",
-            )
-        )
-    problems += [
-        Problem(
-            key,
-            f"{path!r} is relative, and the endpoint runs on other machines",
-            "Write an absolute path that every node has",
-        )
-        for key, path in _endpoint_files(spec).items()
-        if not Path(path).is_absolute()
-    ]
-    if problems:
-        raise InvalidConfig(problems)
-
-
-def _endpoint_files(spec: JobSpec | ServeSpec) -> dict[str, str]:
-    """Files that replicas open where they run; they never travel."""
-    if not isinstance(spec, ServeSpec):
-        return {}
-    named = {"keys": spec.keys, "access_log": spec.access_log}
-    return {key: path for key, path in named.items() if path is not None}
-
-
-def _model_folder(model_id: str, base: Path) -> str:
-    folder = _absolute(model_id, base)
-    if not Path(folder).is_dir():
-        raise InvalidConfig(
-            [
-                Problem(
-                    "model.id",
-                    f"there is no folder {folder}",
-                    "Write the folder that holds config.json and the safetensors files, or "
-                    "another model.source",
-                )
-            ]
-        )
-    return folder
-
-
-def _absolute(path: str, base: Path) -> str:
-    if "://" in path:
-        return path
-    return os.path.normpath(base / Path(path).expanduser())
-
-
-def _absolute_store(uri: str, base: Path) -> str:
-    """A store without a host is a file: in the job's own folder a relative one would be lost."""
-    scheme, separator, path = uri.partition(":///")
-    if separator and scheme.startswith("sqlite") and not path.startswith("/"):
-        return f"{scheme}:///{_absolute(path, base)}"
-    return uri if ":" in uri else _absolute(uri, base)
