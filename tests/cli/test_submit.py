@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from raylora.cli import live
 from raylora.cli.main import cli
 from raylora.cluster import events
 from raylora.cluster.capacity import Node
@@ -205,19 +204,3 @@ def test_a_refused_token_is_exit_4(
     result = raylora("submit", "quickstart", "--address", dashboard(lambda *_: (403, "no")))
     assert result.exit_code == 4
     assert "wrong" not in result.output
-
-
-def test_a_terminal_gets_a_moving_display(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    progress = live.Progress()
-    for event in STORY[:3]:
-        progress.see(event)
-    from rich.console import Console
-
-    console = Console(width=100, record=True)
-    panel = live._Panel(progress)
-    with console.capture() as shown:
-        console.print(panel._render())
-    assert "train" in shown.get()
-    assert "2/4" in shown.get()
-    assert "ETA 1:30" in shown.get()

@@ -10,7 +10,7 @@ import click
 from rich.console import Group, RenderableType
 
 from raylora.cli import live, submit
-from raylora.cli.live import Outcome, Progress, scored
+from raylora.cli.event_text import scored
 from raylora.cli.options import (
     address_option,
     config_argument,
@@ -18,6 +18,7 @@ from raylora.cli.options import (
     overrides_argument,
 )
 from raylora.cli.output import MISSING, emit, make_table, next_commands, note
+from raylora.cli.progress import Outcome, Progress
 from raylora.cli.tracked import as_typed, same_store, sync_line
 from raylora.cluster import submission
 from raylora.cluster.connect import connect

@@ -5,6 +5,7 @@ import sys
 import click
 
 from raylora.cli import live
+from raylora.cli.event_text import plain
 from raylora.cli.options import address_option, output_option
 from raylora.cli.output import emit, make_table, next_commands, note
 from raylora.cli.stopping import stop_job
@@ -69,7 +70,7 @@ def logs(job_id: str, follow: bool, raw: bool, address: str | None) -> None:
     try:
         for line in lines:
             event = None if raw else events.parse(line)
-            click.echo(line if event is None else live.plain(event))
+            click.echo(line if event is None else plain(event))
             sys.stdout.flush()
     except KeyboardInterrupt:
         note(f"\njob {job_id} goes on; stop it with: raylora jobs stop {job_id}")

@@ -8,9 +8,10 @@ import httpx
 from rich.console import Group
 
 from raylora.cli.endpoint_client import KEY_VARIABLE, bearer
-from raylora.cli.live import Progress, plain
+from raylora.cli.event_text import plain
 from raylora.cli.options import address_option, output_option
 from raylora.cli.output import emit, make_table, next_commands, note
+from raylora.cli.progress import Progress
 from raylora.cli.serve_keys import command as keys
 from raylora.cluster import applications, capacity, events
 from raylora.cluster.applications import ServeStatus

@@ -9,7 +9,6 @@ import click
 from rich.console import Group, RenderableType
 
 from raylora.cli import live, plan
-from raylora.cli.live import Outcome, Progress
 from raylora.cli.options import (
     address_option,
     config_argument,
@@ -17,6 +16,7 @@ from raylora.cli.options import (
     overrides_argument,
 )
 from raylora.cli.output import emit, make_table, next_commands, note
+from raylora.cli.progress import Outcome, Progress
 from raylora.cli.tracked import as_typed, same_store, sync_line
 from raylora.cluster import submission
 from raylora.cluster.connect import Cluster, connect
