@@ -5,6 +5,7 @@ integrity check is copied to INTO with a manifest, and what it is, is printed as
 """
 
 import argparse
+import re
 import shutil
 import sys
 import tempfile
@@ -15,12 +16,14 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from raylora.errors import NotFound
 from raylora.jobs.answer import answer
 from raylora.jobs.verify import read_config
 from raylora.lora import atomic, hub, manifest
 from raylora.lora.adapter_config import CHAT_TEMPLATE, CONFIG, WEIGHTS
 from raylora.lora.integrity import AdapterFacts, verify
 
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 FILES = (WEIGHTS, CONFIG, CHAT_TEMPLATE)
 """What is taken; of other tools' files, such as a README, nothing is."""
 
@@ -46,6 +49,11 @@ def take(
     directory = Path(source)
     if directory.is_dir():
         return asdict(_copy(directory, into, base_config, {"source": str(directory.resolve())}))
+    if not HUB_ID.fullmatch(source):
+        raise NotFound(
+            f"there is no folder {source}",
+            hint="write the folder that PEFT has saved an adapter in, or OWNER/NAME of the hub",
+        )
     commit = hub.resolve_commit(source, revision)
     with tempfile.TemporaryDirectory() as folder:
         hub.download_adapter(source, commit, Path(folder), FILES)

@@ -61,6 +61,8 @@ def test_promotes_another_alias(outputs: str) -> None:
         (("promote", "home"), "home@NUMBER"),
         (("promote", "home@2", "--alias", "7"), "version"),
         (("verify", "elsewhere"), "home"),
+        (("verify", "else/where"), "no folder else/where"),
+        (("rollback", "home", "--alias", "champoin"), "home@champion"),
         (("rollback", "hom"), "home"),
         (("delete", "home"), "home@NUMBER"),
         (("delete", "home@9"), "home@2"),

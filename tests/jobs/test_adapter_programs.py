@@ -96,6 +96,14 @@ def test_structural_faults_are_refused_without_a_manifest(
     assert not (tmp_path / "into").exists()
 
 
+@pytest.mark.parametrize("source", ["nowhere", "./org/name", "/abs/name", "a/b/c"])
+def test_a_folder_that_is_not_there_is_no_question_to_the_hub(
+    source: str, tmp_path: Path, capfd
+) -> None:
+    assert import_adapter.main([source, str(tmp_path / "into")]) == 5
+    assert f"there is no folder {source}" in capfd.readouterr().err
+
+
 def test_the_hub_is_asked_for_what_is_no_directory(
     foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
 ) -> None:

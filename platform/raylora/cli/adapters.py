@@ -16,9 +16,10 @@ from raylora.cli.adapters_files import export_command, import_command
 from raylora.cli.adapters_sums import combine_command, merge_command
 from raylora.cli.child import run_program
 from raylora.cli.options import output_option, tracking_option
-from raylora.cli.output import emit, make_table, next_commands
+from raylora.cli.output import MISSING, emit, make_table, next_commands
 from raylora.cli.tracked import same_store, store_uri
 from raylora.config.places import cache
+from raylora.errors import NotFound
 from raylora.tracking.adapters.decisions import Decision
 from raylora.tracking.adapters.lineage import Lineage, lineage_of
 from raylora.tracking.adapters.promotion import history
@@ -27,7 +28,6 @@ from raylora.tracking.adapters.version import AdapterDetails
 from raylora.tracking.params import flatten
 
 VERIFY = "raylora.jobs.verify"
-MISSING = "missing"
 
 
 @click.group(name="adapters")
@@ -98,6 +98,8 @@ def verify_command(ref: str, tracking_uri: str | None, outputs: str, output: str
     """Check the files of a directory, or of a registered NAME, NAME@7 or NAME@ALIAS."""
     directory = Path(ref)
     if not directory.is_dir():
+        if "/" in ref:
+            raise NotFound(f"there is no folder {ref}", hint="a version is written NAME@7")
         registry = Registry(store_uri(tracking_uri, outputs))
         directory = registry.download(registry.resolve(ref), cache() / "adapters")
     emit(run_program(VERIFY, [str(directory)], needed_for="checking an adapter"), output)

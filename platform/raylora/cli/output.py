@@ -1,5 +1,6 @@
 """What commands print: results on stdout as a table or JSON, chatter on stderr."""
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -38,7 +39,7 @@ def emit(
 def make_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None
 ) -> Table:
-    """A plain table; None is shown as -, numbers are aligned to the right."""
+    """A plain table; None is shown as -, NaN as missing, numbers are aligned to the right."""
     listed = [list(row) for row in rows]
     table = Table(
         box=SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title, title_justify="left"
@@ -98,7 +99,7 @@ def _cell(value: object) -> RenderableType:
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:.4g}"
+            return MISSING if math.isnan(value) else f"{value:.4g}"
         case list() | tuple():
             return Text(", ".join(str(item) for item in value) or "-")
         case _:

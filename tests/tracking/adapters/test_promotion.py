@@ -216,6 +216,29 @@ def test_a_version_with_an_alias_is_deleted_by_force_only(registry: Registry) ->
         registry.resolve("home")
 
 
+def test_the_chain_says_who_has_an_alias_and_may_not_be_deleted(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(registry, "home@1")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Registry, "point", killed)
+        promote(registry, "home@2")
+    assert registry.aliases("home") == {"champion": 1}
+    with pytest.raises(InvalidConfig, match="home@2 is champion"):
+        delete(registry, "home@2")
+    delete(registry, "home@1")
+    assert registry.resolve("home").version == 3  # nothing has the alias in MLflow now
+    assert not promote(registry, "home@2").moved
+    assert registry.aliases("home") == {"champion": 2}
+
+
+def test_a_rollback_of_an_alias_that_is_not_there_names_the_nearest(registry: Registry) -> None:
+    promote(registry, "home@1")
+    with pytest.raises(NotFound) as caught:
+        rollback(registry, "home", "champoin")
+    assert "home@champion" in str(caught.value.hint)
+
+
 def test_a_rollback_passes_over_what_is_gone(registry: Registry) -> None:
     for number in (1, 2, 3):
         promote(registry, f"home@{number}")
@@ -244,10 +267,6 @@ def test_an_alias_that_fell_behind_its_chain_is_moved_on(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promote(registry, "home@1")
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(Registry, "point", killed)
     with pytest.raises(KeyboardInterrupt):
         promote(registry, "home@2")
@@ -255,6 +274,10 @@ def test_an_alias_that_fell_behind_its_chain_is_moved_on(
     assert registry.aliases("home") == {"champion": 1}
     assert not promote(registry, "home@2").moved  # it is the chain's last word already
     assert registry.aliases("home") == {"champion": 2}
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 CALLS = """

@@ -114,6 +114,10 @@ def test_models_of_others_are_left_alone(
     assert list(registry.list()) == []
     with pytest.raises(InvalidConfig, match="not raylora's"):
         registry.register("iris", start(), make_adapter(), tags={})
+    for ask in (registry.resolve, registry.show, registry.ledger, registry.aliases):
+        with pytest.raises(NotFound, match="no adapter 'iris'"):
+            ask("iris")
+    assert dict(connect(uri).get_registered_model("iris").tags) == {}
 
 
 def test_a_run_registers_once(registry: Registry, start, make_adapter) -> None:

@@ -1,30 +1,21 @@
 """Promotion: the one place that moves an alias.
 
-    read the chain -> ask the gate -> claim the next place in the chain -> point the alias
-
-The chain of decisions is what holds; MLflow's alias follows it. Two that decide at the same time
-claim the same place, one of them gets it, and the other is told and has changed nothing. Whoever
-moved the alias looks at the chain once more and moves on where it has grown meanwhile, so that
-after the last of them the alias is that of the last decision.
+read the chain -> ask the gate -> claim the next place in the chain -> point the alias
 """
 
-import json
-from dataclasses import asdict, replace
+from collections.abc import Mapping
 
 from raylora.config.gate_spec import GateSpec
-from raylora.errors import InvalidConfig, NotFound, Problem, PromotionConflict, PromotionRefused
+from raylora.errors import InvalidConfig, NotFound, Problem
 from raylora.tracking.adapters import row_scores
 from raylora.tracking.adapters.decisions import Decision, Kind, chain_of, decide, earlier_versions
+from raylora.tracking.adapters.enactment import enact, refused, settle
 from raylora.tracking.adapters.gate import Check, Evidence, judge
-from raylora.tracking.adapters.ledger import Ledger
 from raylora.tracking.adapters.reference import parse, parse_alias
 from raylora.tracking.adapters.registry import CHAMPION, Registry
 from raylora.tracking.adapters.version import Version
+from raylora.tracking.nearest import not_found
 
-PROMOTION_TAG = "raylora.promotion."
-"""On a version, with the alias behind it: the last decision that brought the alias here."""
-REFUSAL_TAG = "raylora.refusal."
-"""The same for the last decision that did not."""
 GATE_TAG = "raylora.gate"
 """On a version: the gate of its spec, as JSON."""
 ASKED = "asked for"
@@ -69,11 +60,11 @@ def promote(
     )
     if not moved:
         if chain:
-            _settle(registry, ledger, version.name, alias)
+            settle(registry, ledger, version.name, alias)
         return decision
     if held_back and not force:
-        raise _refuse(registry, ledger, decision, held_back)
-    _enact(registry, ledger, decision)
+        raise refused(registry, ledger, decision, held_back)
+    enact(registry, ledger, decision)
     return decision
 
 
@@ -90,6 +81,9 @@ def rollback(
     chain = chain_of(ledger.entries(), alias)
     there = registry.numbers(name)
     earlier = [number for number in earlier_versions(chain) if number in there]
+    aliases = registry.aliases(name)
+    if aliases and not chain and alias not in aliases:
+        raise not_found("alias", f"{name}@{alias}", [f"{name}@{known}" for known in aliases])
     if not earlier:
         raise NotFound(
             f"{name}@{alias} has no earlier version to go back to",
@@ -104,7 +98,7 @@ def rollback(
         to_version=earlier[0],
         reason=reason or ASKED,
     )
-    _enact(registry, ledger, decision)
+    enact(registry, ledger, decision)
     return decision
 
 
@@ -118,31 +112,36 @@ def delete(
     """
     _says_which(ref)
     version = registry.resolve(ref)
-    if version.aliases and not force:
+    ledger = registry.ledger(version.name)
+    entries = ledger.entries()
+    held = [
+        alias
+        for alias in sorted({*_decided(entries), *registry.aliases(version.name)})
+        if _incumbent(registry, version.name, alias, chain_of(entries, alias)) == version.version
+    ]
+    if held and not force:
         raise InvalidConfig(
             [
                 Problem(
                     key=ref,
-                    message=f"{version} is {', '.join(version.aliases)}",
+                    message=f"{version} is {', '.join(held)}",
                     remedy="Promote or roll back to another version first, or give --force "
                     "and a --reason",
                 )
             ]
         )
-    ledger = registry.ledger(version.name)
-    for alias in version.aliases:
-        chain = chain_of(ledger.entries(), alias)
+    for alias in held:
         decision = decide(
             Kind.DELETE,
             version.name,
             alias,
-            chain,
-            from_version=_incumbent(registry, version.name, alias, chain),
+            chain_of(entries, alias),
+            from_version=version.version,
             to_version=None,
             forced=True,
             reason=reason or ASKED,
         )
-        _enact(registry, ledger, decision)
+        enact(registry, ledger, decision)
     registry.delete(version)
     return version
 
@@ -150,9 +149,15 @@ def delete(
 def history(registry: Registry, name: str) -> list[Decision]:
     """All decisions about a name's aliases, the first one first."""
     entries = registry.ledger(name).entries()
-    aliases = sorted({key.rpartition("/")[0] for key in entries})
-    found = [decision for alias in aliases for decision in chain_of(entries, alias)]
+    found = [
+        decision for alias in sorted(_decided(entries)) for decision in chain_of(entries, alias)
+    ]
     return sorted(found, key=lambda decision: decision.when)
+
+
+def _decided(entries: Mapping[str, str]) -> set[str]:
+    """The aliases about which something was decided."""
+    return {key.rpartition("/")[0] for key in entries}
 
 
 def _says_which(ref: str) -> None:
@@ -193,57 +198,3 @@ def _why(name: str, incumbent: int | None, moved: bool, reason: str | None) -> s
     if not moved:
         return f"the alias points at {name}@{incumbent} already"
     return reason or ("the alias was not set" if incumbent is None else ASKED)
-
-
-def _refuse(
-    registry: Registry, ledger: Ledger, decision: Decision, held_back: list[Check]
-) -> PromotionRefused:
-    """Record it on the version, beside the chain, and say why."""
-    refused = replace(decision, number=0, moved=False, forced=False)
-    _record(registry, ledger, refused, refused.to_version, REFUSAL_TAG)
-    said = "; ".join(
-        f"{check.check}: {check.outcome}"
-        + (f", found {check.found:.4g}" if check.found is not None else "")
-        + (f", {check.detail}" if check.detail else "")
-        for check in held_back
-    )
-    name = decision.name
-    return PromotionRefused(
-        f"{name}@{refused.to_version} does not pass its gate, and {name}@{decision.alias} "
-        f"stays: {said}",
-        hint="--force moves it all the same, and needs a --reason",
-    )
-
-
-def _enact(registry: Registry, ledger: Ledger, decision: Decision) -> None:
-    if not ledger.claim(decision.key, decision.entry()):
-        other = chain_of(ledger.entries(), decision.alias)[decision.number - 1]
-        raise PromotionConflict(
-            f"{other.who} moved {decision.name}@{decision.alias} to version {other.to_version} "
-            "while this was being decided; nothing was changed",
-            hint="look at where it points now, and ask again",
-        )
-    _settle(registry, ledger, decision.name, decision.alias)
-    _record(registry, ledger, decision, decision.to_version, PROMOTION_TAG)
-
-
-def _settle(registry: Registry, ledger: Ledger, name: str, alias: str) -> None:
-    """Let the alias follow the chain, until the chain has not grown meanwhile."""
-    last = chain_of(ledger.entries(), alias)[-1]
-    while True:
-        registry.point(name, alias, last.to_version)
-        now = chain_of(ledger.entries(), alias)[-1]
-        if now == last:
-            return
-        last = now
-
-
-def _record(
-    registry: Registry, ledger: Ledger, decision: Decision, on: int | None, tag: str
-) -> None:
-    """The decision with its figures, as an artifact of the ledger and a tag of a version."""
-    content = asdict(decision)
-    place = f"{decision.alias}/{decision.number:06d}" if decision.number else "refused"
-    ledger.keep(content, f"decisions/{place}-{decision.id}.json")
-    if on is not None:
-        registry.tag(decision.name, on, {tag + decision.alias: json.dumps(content)})

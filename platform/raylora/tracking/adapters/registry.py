@@ -195,10 +195,14 @@ class Registry:
     def _model(self, name: str) -> "RegisteredModel":
         try:
             with raylora_errors(self.uri):
-                return self._client.get_registered_model(name)
-        except NotFound as error:
+                model = self._client.get_registered_model(name)
+        except NotFound:
+            model = None
+        # A registered model of other tools has no adapters in it.
+        if model is None or KIND_TAG not in model.tags:
             known = [summary.name for summary in self.list()]
-            raise not_found("adapter", name, known, f"in {shown(self.uri)}") from error
+            raise not_found("adapter", name, known, f"in {shown(self.uri)}")
+        return model
 
     def _version(self, name: str, number: int) -> Version:
         try:
@@ -214,7 +218,10 @@ def _pointed_at(model: "RegisteredModel", wanted: Reference) -> int:
     aliases = _aliases(model)
     if wanted.alias is None:
         if not model.latest_versions:
-            raise not_found("version of", model.name, [])
+            raise NotFound(
+                f"there is no version of {model.name!r}",
+                hint="all were deleted; `raylora submit` and `raylora adapters import` make one",
+            )
         return aliases.get(CHAMPION) or _newest(model)
     if wanted.alias not in aliases:
         raise not_found("alias", str(wanted), [f"{model.name}@{alias}" for alias in aliases])
