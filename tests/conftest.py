@@ -1,5 +1,6 @@
 """Fixtures for every room: a random tiny Llama and its tokenizer, built in memory."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -30,6 +31,12 @@ def pytest_configure() -> None:
     """One thread for each test process: beside a busy neighbour two are 20 times slower."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def pytest_collection_finish() -> None:
+    """Spare collectors a million objects that imports made and that stay: 0.6 s a collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
