@@ -215,3 +215,23 @@ def test_a_seed_gives_the_same_answer_alone_and_in_company(engine):
     assert together["a"].token_ids == alone.token_ids
     [other] = generate(engine, [request("b", [5, 6, 7], 20, temperature=1.0, seed=12)])
     assert other.token_ids != alone.token_ids
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"repetition_penalty": 1e-40}, {"logit_bias": ((5, float("nan")),)}], ids=str
+)
+def test_a_row_whose_token_cannot_be_chosen_ends_alone(engine, small_llama, wanted):
+    good = request("good", [5, 6, 7], 10)
+    bad = request("bad", [5, 6, 8], 10, temperature=1.0, **wanted)
+    by_id = {c.id: c for c in generate(engine, [good, bad])}
+    assert by_id["bad"].finish_reason is FinishReason.ERROR
+    assert by_id["bad"].error
+    assert list(by_id["good"].token_ids) == plain_greedy(small_llama, good)
+
+
+def test_engines_made_one_after_another_leave_one_trace_on_the_model(
+    small_llama, tiny_tokenizer, base_only
+):
+    for _ in range(3):
+        Engine(small_llama, tiny_tokenizer, base_only, max_batch_size=2)
+    assert len(small_llama.get_output_embeddings()._forward_pre_hooks) == 1

@@ -152,6 +152,28 @@ def test_keys_and_values_stay_under_their_budget(small_llama, tiny_tokenizer, ba
     assert engine.stats.kv_bytes == engine.stats.prefix_bytes
 
 
+@pytest.mark.parametrize(
+    ("prompt", "answers", "columns"),
+    [(100, [20] * 7 + [28], 128), (40, [60] * 8, 128)],
+    ids=["buffers of eight that one row goes on in", "eight that join together"],
+)
+def test_kept_beginnings_take_only_what_rows_leave(
+    small_llama, tiny_tokenizer, base_only, prompt, answers, columns
+):
+    room = (8 + 2) * columns * 2 * 3 * 2 * 8 * 4
+    engine = Engine(small_llama, tiny_tokenizer, base_only, max_batch_size=8, cache_bytes=room)
+    draw = random.Random(2)
+    for i in range(24):
+        ids = tuple(draw.randrange(3, 259) for _ in range(prompt))
+        engine.add(
+            Request(f"r{i}", ids, None, Sampling(answers[i % 8], logit_bias=((2, -100.0),)))
+        )
+    while engine.has_work:
+        engine.step()
+        assert engine.stats.kv_bytes <= room or not engine.stats.prefix_bytes
+    assert engine.stats.prefix_bytes > 0
+
+
 def test_the_budget_bounds_the_context(small_llama, tiny_tokenizer, base_only):
     engine = Engine(small_llama, tiny_tokenizer, base_only, max_batch_size=2, cache_bytes=60_000)
     assert engine.max_length == 128

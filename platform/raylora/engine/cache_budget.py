@@ -34,9 +34,14 @@ class CacheBudget:
             return tokens
         return min(tokens, self.bytes // self.token_bytes // COLUMN_BLOCK * COLUMN_BLOCK)
 
-    def left(self, lengths: Sequence[int]) -> int:
-        """What these rows leave for prefixes; nothing is kept where there is no budget."""
-        return 0 if self.bytes is None else max(0, self.bytes - self.bytes_for(lengths))
+    def left(self, lengths: Sequence[int], held: int) -> int:
+        """What these rows leave for prefixes; nothing is kept where there is no budget.
+
+        held: bytes that rows take now, which may be more than these will come to need.
+        """
+        if self.bytes is None:
+            return 0
+        return max(0, self.bytes - max(self.bytes_for(lengths), held))
 
 
 def row_capacity(rows: int) -> int:

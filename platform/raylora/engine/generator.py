@@ -9,15 +9,16 @@ from typing import Any
 import torch
 
 from raylora.engine.cache_budget import CacheBudget
+from raylora.engine.choosing import choose
 from raylora.engine.grammar import Grammars
 from raylora.engine.joining import Group, Joining
-from raylora.engine.logprobs import token_logprob
 from raylora.engine.prefix_cache import PrefixCache
 from raylora.engine.request import Completion, Event, FinishReason, Request
 from raylora.engine.row import Row
 from raylora.engine.runner import Adapters, Runner
 from raylora.engine.scheduler import GROUP_TOKENS, PREFILL_TOKENS, Scheduler
 from raylora.engine.stats import EngineStats
+from raylora.engine.vocabulary import end_tokens
 from raylora.errors import InvalidRequest
 
 log = logging.getLogger(__name__)
@@ -56,12 +57,8 @@ class Engine:
         wanted = min(max_length or context, context)
         self.max_length = self._budget.longest(wanted)
         if self.max_length < wanted:
-            log.warning(
-                "%s bytes of keys and values hold %s tokens, so the context is not %s but that",
-                cache_bytes,
-                self.max_length,
-                wanted,
-            )
+            kept = "the context is %s tokens, not %s: keys and values of more are over %s bytes"
+            log.warning(kept, self.max_length, wanted, cache_bytes)
         self._scheduler = Scheduler[Row](max_batch_size, self._budget)
         self._prefixes = PrefixCache(self._runner.token_bytes)
         self._reuse = reuse_prefixes and cache_bytes is not None
@@ -102,7 +99,7 @@ class Engine:
             reused_tokens=self._counted["reused"],
             prefix_hits=self._counted["hits"],
             decoded_tokens=self._counted["decoded"],
-            kv_bytes=self._runner.bytes + self._joining.bytes + prefixes,
+            kv_bytes=self._held_by_rows + prefixes,
             prefix_bytes=prefixes,
             kv_budget=self._budget.bytes,
         )
@@ -164,6 +161,7 @@ class Engine:
         events = progress.failed
         for group, logits in progress.done:
             events += self._join(group, logits)
+        self._prefixes.shrink(self._room_for_prefixes())
         return events
 
     def _join(self, group: Group, logits: torch.Tensor) -> list[Event]:
@@ -197,25 +195,8 @@ class Engine:
         return events
 
     def _extend(self, rows: Sequence[Row], logits: torch.Tensor) -> list[Event]:
-        """Choose each row's next token: greedy rows all at once, the others one by one."""
-        best = logits.argmax(dim=-1)
-        finite = logits.gather(1, best[:, None])[:, 0].isfinite().tolist()
-        events: list[Event] = []
-        for i, (row, token) in enumerate(zip(rows, best.tolist(), strict=True)):
-            if row.finish_reason is not None:
-                continue
-            self._counted["decoded"] += 1
-            if not finite[i]:
-                events.append(row.finish(FinishReason.ERROR, error="logits are not finite"))
-                continue
-            try:
-                chosen = token if row.sampler.takes_best else row.sampler.choose(logits[i])
-            except ValueError as error:
-                events.append(row.finish(FinishReason.ERROR, error=str(error)))
-                continue
-            top = row.request.sampling.logprobs
-            found = None if top is None else token_logprob(logits[i], chosen, top)
-            events += row.accept(chosen, self._end_tokens, found)
+        decoded, events = choose(rows, logits, self._end_tokens)
+        self._counted["decoded"] += decoded
         return events
 
     def _sweep(self) -> None:
@@ -237,7 +218,13 @@ class Engine:
             self._prefixes.keep(row.owner, tokens, read, self._room_for_prefixes())
 
     def _room_for_prefixes(self) -> int:
-        return self._budget.left([row.most_tokens for row in self._inside()])
+        rows = [row.most_tokens for row in self._inside()]
+        return self._budget.left(rows, self._held_by_rows)
+
+    @property
+    def _held_by_rows(self) -> int:
+        """Bytes of their buffers, which stay as large after a row has left them."""
+        return self._runner.bytes + self._joining.bytes
 
 
 def generate(engine: Engine, requests: Iterable[Request]) -> list[Completion]:
@@ -263,10 +250,3 @@ def check_length(prompt_tokens: int, max_length: int) -> None:
             f"the prompt has {prompt_tokens} tokens and the context length is {max_length}, "
             f"prompt and answer together; shorten the prompt to at most {max_length - 1} tokens"
         )
-
-
-def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Ids that end an answer: the model's generation config's and the tokenizer's."""
-    configured: int | list[int] | None = model.generation_config.eos_token_id
-    ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in [*ids, tokenizer.eos_token_id] if i is not None)

@@ -122,9 +122,12 @@ def keep_head_flat(model: Any) -> None:
     """Give the output layer contiguous input.
 
     The last position of a padded prompt is a strided slice, for which torch 2.13 copies the
-    head's weight once per row (SmolLM2: 57 MB a row) where that weight is frozen.
+    head's weight once per row (SmolLM2: 57 MB a row) where that weight is frozen. A model that
+    several engines are made on, one after another, has the hook once.
     """
-    model.get_output_embeddings().register_forward_pre_hook(_contiguous)
+    head: torch.nn.Module = model.get_output_embeddings()
+    if _contiguous not in head._forward_pre_hooks.values():
+        head.register_forward_pre_hook(_contiguous)
 
 
 def _contiguous(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -11,6 +11,8 @@ from raylora.engine.sampling import Sampling
 
 NUCLEUS_CANDIDATES = 512
 """Candidates sorted first for top_p; the whole vocabulary only where they hold too little mass."""
+LEAST_TEMPERATURE = 1e-5
+"""Below it the best token is certain, and a division by it may leave what fp32 can hold."""
 
 
 class Sampler:
@@ -51,7 +53,7 @@ class Sampler:
 
     @property
     def _is_greedy(self) -> bool:
-        return self._sampling.temperature == 0 or self._sampling.top_k == 1
+        return self._sampling.temperature < LEAST_TEMPERATURE or self._sampling.top_k == 1
 
     def _draw(self, logits: torch.Tensor) -> int:
         scaled = (logits.float() - logits.max()) / self._sampling.temperature

@@ -1,4 +1,4 @@
-"""What single tokens read as: a piece of text, and the bytes of it that they stand for."""
+"""What single tokens are: a piece of text and the bytes it stands for, or the end of an answer."""
 
 from functools import lru_cache
 from typing import Any
@@ -31,3 +31,10 @@ class Vocabulary:
         if all(char in self._byte_of for char in piece):
             return bytes(self._byte_of[char] for char in piece)
         return piece.encode()
+
+
+def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids that end an answer: the model's generation config's and the tokenizer's."""
+    configured: int | list[int] | None = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in [*ids, tokenizer.eos_token_id] if i is not None)
