@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from raylora.engine.request import Completion, Event, FinishReason, Request
-from raylora.errors import InvalidRequest
+from raylora.errors import InvalidRequest, RayloraError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -52,6 +52,8 @@ class EngineThread:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._listeners: dict[str, _Listener] = {}
         self._stopping = False
+        self._ended: str | None = None
+        """Why nothing is worked on any more."""
         self.open_requests = 0
         """Requests that have been taken and have not ended."""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -63,18 +65,21 @@ class EngineThread:
     @property
     def is_alive(self) -> bool:
         """Whether requests are still worked on."""
-        return self._thread.is_alive()
+        return self._ended is None and self._thread.is_alive()
 
     def stop(self) -> None:
-        """End after the step that is running; open requests get no more events."""
+        """End after the step that is running; open requests end as failed."""
         self._stopping = True
         self._inbox.put(lambda: None)
         self._thread.join()
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Run a function on the engine's thread, between two steps."""
+        """Run a function on the engine's thread, between two steps.
+
+        Raises RayloraError where the engine has failed.
+        """
         future: Future[T] = Future()
-        self._inbox.put(lambda: _settle(future, function))
+        self._inbox.put(lambda: self._settle(future, function))
         return await asyncio.wrap_future(future)
 
     async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Event, None]:
@@ -97,29 +102,42 @@ class EngineThread:
                 self._inbox.put(lambda request_id=request_id: self._cancel(request_id))
 
     def _run(self) -> None:
+        """After a failure it goes on to refuse what comes, until it is stopped."""
         while not self._stopping:
-            self._take_messages()
-            if self._engine.has_work:
-                try:
+            try:
+                self._take_messages()
+                if self._ended is None and self._engine.has_work:
                     self._deliver(self._engine.step())
-                except Exception as error:
-                    log.exception("the engine failed; its requests end here")
-                    self._deliver([_failed(name, str(error)) for name in self._listeners])
-                    return
+            except Exception as error:
+                log.exception("the engine failed; its requests end here")
+                self._end(f"the engine has failed: {error}")
+        self._end("the engine has stopped")
+        while not self._inbox.empty():
+            self._inbox.get()()
 
     def _take_messages(self) -> None:
         """Act on what has come in; wait for something where there is nothing to generate."""
-        if not self._engine.has_work:
+        if self._ended is not None or not self._engine.has_work:
             self._inbox.get()()
         while not self._inbox.empty():
             self._inbox.get()()
 
+    def _end(self, reason: str) -> None:
+        self._ended = self._ended or reason
+        self._deliver([_failed(name, reason) for name in self._listeners])
+
     def _add(self, request: Request, listener: _Listener) -> None:
         self._listeners[request.id] = listener
+        if self._ended is not None:
+            self._deliver([_failed(request.id, self._ended)])
+            return
         try:
             self._engine.add(request)
         except InvalidRequest as error:
             self._deliver([_failed(request.id, error.message)])
+        except Exception as error:
+            log.exception("request %s cannot be taken", request.id)
+            self._deliver([_failed(request.id, str(error))])
 
     def _cancel(self, request_id: str) -> None:
         if self._listeners.pop(request_id, None) is not None:
@@ -140,17 +158,20 @@ class EngineThread:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(_hand_over, told)
 
+    def _settle(self, future: "Future[T]", function: Callable[[], T]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            if self._ended is not None:
+                raise RayloraError(self._ended)
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
 
 def _hand_over(told: Sequence[tuple[_Listener, Event]]) -> None:
     for listener, event in told:
         listener.events.put_nowait(event)
-
-
-def _settle(future: "Future[T]", function: Callable[[], T]) -> None:
-    try:
-        future.set_result(function())
-    except BaseException as error:
-        future.set_exception(error)
 
 
 def _failed(request_id: str, error: str) -> Event:

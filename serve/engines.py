@@ -28,7 +28,7 @@ class ServingEngine(Protocol):
         ...
 
     def stop(self) -> None:
-        """End; open requests get no more events."""
+        """End; open requests end as failed."""
         ...
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from raylora.engine.request import FinishReason, Request
 from raylora.engine.sampling import Sampling
+from raylora.errors import RayloraError
 from raylora.serve.engine_thread import EngineThread
 
 
@@ -74,3 +75,84 @@ def test_an_engine_that_breaks_ends_its_requests_and_says_so(engine, thread, mon
     assert "device lost" in event.completion.error
     thread.stop()
     assert not thread.is_alive
+
+
+def test_a_request_that_the_engine_cannot_take_ends_alone(engine, thread, monkeypatch):
+    takes = engine.add
+
+    def add(wanted: Request) -> None:
+        if wanted.id == "bad":
+            raise ValueError("no such grammar")
+        takes(wanted)
+
+    monkeypatch.setattr(engine, "add", add)
+
+    async def ask(name: str) -> FinishReason | None:
+        events = thread.stream([request(engine, name)])
+        [*_, last] = [event async for event in events]
+        return last.completion and last.completion.finish_reason
+
+    async def both() -> list[FinishReason | None]:
+        async with asyncio.timeout(5):
+            return [await ask("bad"), await ask("good")]
+
+    assert asyncio.run(both()) == [FinishReason.ERROR, FinishReason.STOP]
+    assert thread.is_alive
+
+
+def test_what_comes_after_an_engine_broke_is_refused_at_once(engine, thread, monkeypatch):
+    def broken() -> list:
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(engine, "step", broken)
+
+    async def ask() -> list[str]:
+        async with asyncio.timeout(5):
+            found = []
+            for name in ("during", "after"):
+                [event] = [event async for event in thread.stream([request(engine, name)])]
+                assert event.completion is not None
+                found.append(event.completion.error)
+            with pytest.raises(RayloraError, match="device lost"):
+                await thread.call(lambda: None)
+            return found
+
+    during, after = asyncio.run(ask())
+    assert "device lost" in during
+    assert "device lost" in after
+    assert thread.open_requests == 0
+
+
+def test_a_call_that_is_given_up_leaves_the_thread_working(thread):
+    async def ask() -> str:
+        busy, free = threading.Event(), threading.Event()
+        first = asyncio.ensure_future(thread.call(lambda: (busy.set(), free.wait(5))))
+        await asyncio.to_thread(busy.wait, 5)
+        second = asyncio.ensure_future(thread.call(lambda: None))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.sleep(0)
+        free.set()
+        await first
+        return await thread.call(lambda: "works")
+
+    assert asyncio.run(ask()) == "works"
+
+
+def test_stopping_ends_what_is_open(engine, thread):
+    engine.may_step.clear()
+
+    async def ask() -> str:
+        async with asyncio.timeout(5):
+            events = thread.stream([request(engine, "a")])
+            first = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0.05)
+            stopping = asyncio.to_thread(thread.stop)
+            engine.may_step.set()
+            await stopping
+            event = await first
+            while event.completion is None:
+                event = await anext(events)
+            return event.completion.error
+
+    assert "stopped" in asyncio.run(ask())
