@@ -9,7 +9,7 @@ from raylora.engine.request import Event, Request
 from raylora.lora.sources import LocalModel
 
 if TYPE_CHECKING:
-    from raylora.serve.adapters.residency import Slots
+    from raylora.serve.adapters.loading import Slots
 
 
 class ServingEngine(Protocol):

@@ -18,7 +18,7 @@ from raylora.engine.request import Completion, Event, FinishReason, Request
 from raylora.lora.integrity import AdapterFacts, verify
 from raylora.lora.sources import LocalModel
 from raylora.serve import engines, replica, up
-from raylora.serve.adapters.residency import MakeRoom
+from raylora.serve.adapters.loading import MakeRoom
 
 
 class NoEngine:

@@ -58,6 +58,11 @@ class Catalogue:
         self._meanings: dict[Reference, int] = {}
         self._read_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
+        self._begun_at = 0.0
+        """When the read that is running began."""
+        self._failure: RayloraError | None = None
+        """Why nothing is known, as long as no read has succeeded."""
+        self._has_read = False
 
     @property
     def known(self) -> Mapping[str, AdapterSummary]:
@@ -96,7 +101,10 @@ class Catalogue:
         ]
 
     async def find(self, reference: Reference) -> str:
-        """The name@version that a reference means. Raises NotFound with the nearest names."""
+        """The name@version that a reference means.
+
+        Raises NotFound with the nearest names, Unreachable where nothing could be read yet.
+        """
         await self.refresh(2 * self.fresh_s)
         found = self.meaning(reference)
         if found is None:
@@ -109,14 +117,21 @@ class Catalogue:
         if self._only and model not in self._only:
             raise not_found("model", model, self._only)
 
-    async def refresh(self, max_age_s: float) -> None:
-        """Read the registry if the last time is too long ago; one read serves all who wait."""
+    async def refresh(self, max_age_s: float, *, patience_s: float | None = None) -> None:
+        """Read the registry if the last time is too long ago; one read serves all who wait.
+
+        A read that hangs delays those who come later no more.
+        """
         if time.monotonic() - self._read_at < max_age_s:
             return
         if self._reading is None:
+            self._begun_at = time.monotonic()
             self._reading = asyncio.ensure_future(self._read_once())
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._reading), PATIENCE_S)
+        patience_s = PATIENCE_S if patience_s is None else patience_s
+        left_s = patience_s - (time.monotonic() - self._begun_at)
+        if left_s > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._reading), left_s)
 
     async def _read_once(self) -> None:
         try:
@@ -130,8 +145,10 @@ class Catalogue:
                 pointer: self._meanings.get(pointer, number)
                 for pointer, number in self._pointers()
             }
+            self._failure, self._has_read = None, True
         except RayloraError as error:
             log.warning("the registry does not answer, going on with what is known: %s", error)
+            self._failure = None if self._has_read else error
         finally:
             self._read_at = time.monotonic()
             self._reading = None
@@ -144,6 +161,8 @@ class Catalogue:
                 yield Reference(name, alias=alias), number
 
     def _missing(self, reference: Reference) -> str:
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
         summary = self._known.get(reference.name)
         if summary is None:
             raise not_found("model", str(reference), self._known)

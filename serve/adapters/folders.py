@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ class Folders:
         self.root = None if root is None else root.resolve()
         self._copies = copies
         self._keys: dict[str, str] = {}
+        self._adding = threading.Lock()
 
     @property
     def keys(self) -> Mapping[str, str]:
@@ -43,7 +45,10 @@ class Folders:
         """Copy a folder's files, not yet checked; the key. Raises InvalidAdapter. Blocking."""
         source = self._allowed(_named(name), folder)
         self._copies.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._copies, prefix=".copy-") as staging:
+        with (
+            self._adding,
+            tempfile.TemporaryDirectory(dir=self._copies, prefix=".copy-") as staging,
+        ):
             copy = Path(shutil.copytree(source, Path(staging) / "adapter", symlinks=True))
             _refuse_links(copy, folder)
             key = f"{name}@sha-{directory_digest(copy)[:DIGEST]}"
@@ -54,8 +59,8 @@ class Folders:
             # A rename onto a filled folder fails: it was copied before.
             with suppress(OSError):
                 copy.rename(self._copies / key)
-        self._keys[name] = key
-        return key
+            self._keys[name] = key
+            return key
 
     def remove(self, name: str) -> None:
         """Forget a name, if there is one."""

@@ -60,6 +60,10 @@ class Follower:
             return
         finally:
             del self._begun[move]
+        if move not in self._catalogue.moves:
+            # Meanwhile it moved on, or back: what was loaded for it is wanted no more.
+            await self._holder.retire(new)
+            return
         new.asked_as.add(str(move.pointer))
         self._catalogue.follow(move)
         log.info("%s moved from %s to %s", move.pointer, move.before, move.after)

@@ -67,11 +67,16 @@ class MemoryFile:
             return Remembered()
 
     def write(self, state: Remembered) -> None:
-        """In one step; a full disk is logged and stops nothing."""
+        """In one step; a full disk is logged and stops nothing.
+
+        What another replica has rolled back stays so: each judges by its own answers.
+        """
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            document: dict[str, Any] = asdict(state)
-            atomic.write_text(self._file, to_json(document, indent=1).decode())
+            with atomic.locked(self._file.with_suffix(".lock")):
+                known = {*self.read().rolled_back, *state.rolled_back}
+                document: dict[str, Any] = asdict(state) | {"rolled_back": sorted(known)}
+                atomic.write_text(self._file, to_json(document, indent=1).decode())
         except OSError as error:
             log.warning("cannot write %s: %s", self._file, error)
 

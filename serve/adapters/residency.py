@@ -1,63 +1,23 @@
-"""Which adapter versions are in the bank: loaded at start, on demand and before an alias moves."""
+"""Which version a request's `model` means, held for it: the names, and who still wants which."""
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from raylora.errors import InvalidAdapter, InvalidConfig, NotFound, RayloraError
-from raylora.lora.adapter_config import CHAT_TEMPLATE
-from raylora.lora.eviction import Held, victims
-from raylora.lora.integrity import AdapterFacts
 from raylora.serve.adapters.catalogue import Catalogue
 from raylora.serve.adapters.folders import Folders
 from raylora.serve.adapters.following import Follower
+from raylora.serve.adapters.loading import Loading, Shelf, Slots
 from raylora.serve.adapters.remembered import Memory, NoMemory, Remembered
 from raylora.serve.adapters.resident import AdapterState, Lease, Resident
 from raylora.tracking.adapters.reference import is_run, parse
 
 log = logging.getLogger(__name__)
 
-
-MakeRoom = Callable[[int], Awaitable[None]]
-"""Unloads others so that so many bytes fit; raises RayloraError where that cannot be."""
-
-
-class Shelf(Protocol):
-    """Where versions come from: the registry and the disk. Blocking; the seam for tests."""
-
-    def fetch(self, reference: str) -> Path:
-        """Folder of name@7 or run:id. Raises NotFound, InvalidAdapter, Unreachable."""
-        ...
-
-
-class Slots(Protocol):
-    """Where versions go: the bank, reached from any task."""
-
-    capacity: int
-    """Versions held at once."""
-
-    async def add(
-        self,
-        key: str,
-        directory: Path,
-        make_room: MakeRoom,
-        *,
-        manifest_required: bool = True,
-    ) -> AdapterFacts:
-        """Check, then await make_room(bytes), then load. Raises InvalidAdapter."""
-        ...
-
-    async def remove(self, key: str) -> None:
-        """Unload."""
-        ...
-
-    def tier(self, key: str) -> str:
-        """Where a version's tensors are: device, host or disk."""
-        ...
+START_S = 60.0
+"""Longest wait for the registry before a replica takes requests."""
 
 
 class Residency:
@@ -78,17 +38,16 @@ class Residency:
         self.base = base
         self.catalogue = catalogue
         self.folders = folders
-        self._shelf = shelf
         self._slots = slots
         self._memory = memory or NoMemory()
-        self._max_bytes = max_bytes
-        self._residents: dict[str, Resident] = {}
+        self._writing = asyncio.Lock()
+        self._restoring = False
         self._pins: set[str] = set()
         self.rolled_back: set[str] = set()
-        self._loads: dict[str, asyncio.Task[Resident]] = {}
+        self._loading = Loading(shelf, slots, folders, lambda: self.pinned, max_bytes)
+        self._residents = self._loading.residents
         self._follower = Follower(catalogue, self)
         self._background: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Lock()
 
     @property
     def residents(self) -> Iterable[Resident]:
@@ -114,10 +73,12 @@ class Residency:
             resident = await self.loaded(key)
             # Between the load and here it may have made room for another one.
             if self._residents.get(key) is resident:
-                resident.asked_as.add(model)
-                # Not so where the name moved on while this request was on its way.
-                if self._is_wanted(resident):
-                    resident.state = AdapterState.READY
+                if model not in resident.asked_as:
+                    resident.asked_as.add(model)
+                    self._in_background(self._remember())
+                # Not wanted where the name moved on while this request was on its way.
+                wanted = self._is_wanted(resident)
+                resident.state = AdapterState.READY if wanted else AdapterState.DRAINING
                 return Lease(key, resident, self._leave_if_draining)
 
     async def resolve(self, model: str) -> str | None:
@@ -144,17 +105,21 @@ class Residency:
 
         Without either, the adapters' champions. What fails is logged and left.
         """
-        await self.catalogue.refresh(0)
+        await self.catalogue.refresh(0, patience_s=START_S)
         before = await asyncio.to_thread(self._memory.read)
         self._pins, self.rolled_back = set(before.pins), set(before.rolled_back)
         self.folders.restore(before.folders)
         champions = list(self.catalogue.known)[: self._slots.capacity]
         wanted = [*references, *before.pins, *before.asked] or champions
+        # What is remembered stays as it was until all is there again.
+        self._restoring = True
         for reference in dict.fromkeys(wanted):
             try:
                 (await self.acquire(reference)).release()
             except RayloraError as error:
                 log.error("%s is not served: %s", reference, error.message)
+        self._restoring = False
+        await self._remember()
 
     async def follow(self) -> None:
         """Follow the registry's aliases until cancelled, also while nobody asks."""
@@ -199,7 +164,7 @@ class Residency:
     async def unload(self, model: str) -> Resident:
         """Let what `model` means leave once it answers nobody. Raises NotFound."""
         key = await self.resolve(model)
-        resident = None if key is None else self._residents.get(key)
+        resident = None if key is None else await self._loading.settled(key)
         if resident is None:
             raise NotFound(f"{model} is not loaded here")
         self._pins = {pin for pin in self._pins if self.meaning(pin) != key}
@@ -210,6 +175,10 @@ class Residency:
         self.folders.remove(model)
         await self._remember()
         return resident
+
+    async def loaded(self, key: str) -> Resident:
+        """The version, loaded if need be. Raises RayloraError."""
+        return await self._loading.loaded(key)
 
     def held(self, key: str) -> Resident | None:
         """The version, if it was asked for."""
@@ -229,95 +198,25 @@ class Residency:
     async def _drain(self, resident: Resident) -> None:
         resident.state = AdapterState.DRAINING
         if resident.in_use == 0:
-            await self._leave(resident)
+            await self._loading.leave(resident)
 
     def _leave_if_draining(self, resident: Resident) -> None:
         if resident.state is AdapterState.DRAINING:
-            self._in_background(self._leave(resident))
+            self._in_background(self._loading.leave(resident))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _leave(self, resident: Resident) -> None:
-        async with self._room:
-            # In between a request may have come for it, or it has left and is loaded anew.
-            if (
-                self._residents.get(resident.key) is resident
-                and resident.state is AdapterState.DRAINING
-                and resident.in_use == 0
-            ):
-                del self._residents[resident.key]
-                await self._slots.remove(resident.key)
-                log.info("%s has left", resident.key)
-
-    async def loaded(self, key: str) -> Resident:
-        """The resident, once loaded; all who ask for it wait for one load."""
-        resident = self._residents.get(key)
-        if resident is not None and resident.state.is_loaded:
-            return resident
-        if resident is not None and resident.failed_lately:
-            assert resident.error is not None
-            raise resident.error
-        if key not in self._loads:
-            self._loads[key] = asyncio.ensure_future(self._load(key))
-        # A client that goes away must not take the load from those who wait with it.
-        return await asyncio.shield(self._loads[key])
-
-    async def _load(self, key: str) -> Resident:
-        resident = self._residents.setdefault(key, Resident(key))
-        resident.state, resident.error = AdapterState.LOADING, None
-        started = time.monotonic()
-        folder = self.folders.path(key)
-        try:
-            directory = folder or await asyncio.to_thread(self._shelf.fetch, key)
-            async with self._room:
-                resident.facts = await self._slots.add(
-                    key,
-                    directory,
-                    partial(self._make_room, resident),
-                    manifest_required=folder is None,
-                )
-                resident.chat_template = _chat_template(directory)
-                resident.state = AdapterState.READY
-        except NotFound:
-            del self._residents[key]
-            raise
-        except RayloraError as error:
-            resident.state, resident.error = AdapterState.FAILED, error
-            raise
-        finally:
-            resident.touched = time.monotonic()
-            del self._loads[key]
-        log.info("%s loaded in %.2f s", key, time.monotonic() - started)
-        await self._remember()
-        return resident
-
-    async def _make_room(self, resident: Resident, wanted: int) -> None:
-        """Unload versions used longest ago that answer nobody, where the bank is full."""
-        pinned = self.pinned
-        held = sorted(
-            (r for r in self._residents.values() if r.state.is_loaded), key=lambda r: r.touched
-        )
-        busy = {r.key for r in held if r.in_use or r.key in pinned}
-        sizes = [Held(r.key, r.memory, r.key in busy) for r in held]
-        leaving = victims(sizes, wanted, self._max_bytes)
-        if len(held) - len(leaving) >= self._slots.capacity:
-            idle = [r.key for r in held if r.key not in busy and r.key not in leaving]
-            if not idle:
-                raise InvalidAdapter(
-                    f"all {len(held)} adapter slots are pinned or answering requests",
-                    hint="try again when one is free",
-                )
-            leaving.append(idle[0])
-        resident.memory = wanted
-        for key in leaving:
-            del self._residents[key]
-        for key in leaving:
-            await self._slots.remove(key)
-
     async def _remember(self) -> None:
+        """One after another, so that what is written last is the newest."""
+        if self._restoring:
+            return
+        async with self._writing:
+            await asyncio.to_thread(self._memory.write, self._remembered())
+
+    def _remembered(self) -> Remembered:
         """By the names that were asked for, so that aliases that move meanwhile are followed."""
         asked = {
             name
@@ -326,15 +225,9 @@ class Residency:
             for name in resident.asked_as
             if self.meaning(name) == resident.key
         }
-        state = Remembered(
+        return Remembered(
             pins=tuple(sorted(self._pins)),
             asked=tuple(sorted(asked)),
             folders=self.folders.keys,
             rolled_back=tuple(sorted(self.rolled_back)),
         )
-        await asyncio.to_thread(self._memory.write, state)
-
-
-def _chat_template(directory: Path) -> str | None:
-    file = directory / CHAT_TEMPLATE
-    return file.read_text(encoding="utf-8") if file.is_file() else None

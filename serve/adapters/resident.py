@@ -7,11 +7,16 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from raylora.errors import RayloraError
+from raylora.errors import RayloraError, Unreachable
+from raylora.lora.eviction import NoRoom
 from raylora.lora.integrity import AdapterFacts
 
 RETRY_S = 30.0
 """A version that could not be loaded is not tried again for this long."""
+UNREACHABLE_S = 2.0
+"""As RETRY_S, where the registry did not answer."""
+PASSING = (NoRoom, Unreachable)
+"""Failures that say nothing about the version itself."""
 
 
 class AdapterState(StrEnum):
@@ -62,7 +67,10 @@ class Resident:
     @property
     def failed_lately(self) -> bool:
         """Whether loading it again is not worth a try yet."""
-        return self.error is not None and time.monotonic() - self.touched < RETRY_S
+        wait_s = RETRY_S
+        if isinstance(self.error, PASSING):
+            wait_s = UNREACHABLE_S if isinstance(self.error, Unreachable) else 0.0
+        return self.error is not None and time.monotonic() - self.touched < wait_s
 
 
 class Lease:

@@ -10,7 +10,7 @@ from raylora.config.serve_spec import RouteSpec
 from raylora.engine.request import Completion
 from raylora.errors import RayloraError
 from raylora.serve.adapters.residency import Residency
-from raylora.serve.adapters.resident import Lease
+from raylora.serve.adapters.resident import PASSING, Lease
 from raylora.serve.adapters.routes import Choice, Route
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ class Routing:
             return await self._leased(choice)
         except RayloraError as error:
             log.warning("%s cannot answer, %s does: %s", route.canary, route.stable, error.message)
-            self._count(route, self._canary(route) or route.canary, failed=True)
+            if not isinstance(error, PASSING):
+                self._count(route, self._canary(route) or route.canary, failed=True)
             return await self._residency.acquire(route.stable)
 
     def record(self, version: str, *, failed: bool) -> None:

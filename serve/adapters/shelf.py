@@ -9,7 +9,7 @@ from raylora.errors import InvalidAdapter
 from raylora.lora import manifest
 from raylora.lora.bank import Bank
 from raylora.lora.integrity import AdapterFacts
-from raylora.serve.adapters.residency import MakeRoom
+from raylora.serve.adapters.loading import MakeRoom
 from raylora.serve.engine_thread import EngineThread
 from raylora.tracking.adapters.reference import RUN, is_run
 from raylora.tracking.adapters.registry import Registry

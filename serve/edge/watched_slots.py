@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from raylora.lora.integrity import AdapterFacts
-from raylora.serve.adapters.residency import MakeRoom, Slots
+from raylora.serve.adapters.loading import MakeRoom, Slots
 from raylora.serve.edge.metrics import Metrics
 
 

@@ -16,7 +16,7 @@ from raylora.errors import InvalidAdapter, RayloraError
 from raylora.lora.base import linear_shapes_of
 from raylora.lora.integrity import AdapterFacts, verify
 from raylora.lora.sources import LocalModel
-from raylora.serve.adapters.residency import MakeRoom
+from raylora.serve.adapters.loading import MakeRoom
 from raylora.serve.engines import Running
 from raylora.serve.vllm.protocol import Answering, body_of
 from raylora.serve.vllm.server import start_server

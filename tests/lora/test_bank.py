@@ -297,6 +297,28 @@ def test_adapters_used_longest_ago_make_room_and_come_back_from_disk(tiny_model,
         bank.tier("b2")
 
 
+def test_a_batch_that_was_served_before_counts_as_a_use(tiny_model, adapters) -> None:
+    room = Bank(tiny_model).size_of(adapters["b"])
+    bank = bank_of(tiny_model, dict.fromkeys(("b", "b2"), adapters["b"]), max_bytes=2 * room)
+    for key in ("b", "b2", "b"):
+        with bank.rows([key]):
+            pass
+    bank.add("b3", adapters["b"])
+    assert bank.keys == ("b", "b3")
+
+
+def test_the_last_adapter_of_a_layout_takes_its_slots_with_it(tiny_model, make_adapter) -> None:
+    bank = bank_of(tiny_model, {f"r{r}": make_adapter(f"r{r}", r=r) for r in (8, 16, 32)})
+    for key in bank.keys:
+        generate(with_bank(tiny_model, bank, [key] * 7), PROMPTS)
+    full = bank.device_bytes
+    bank.remove("r32")
+    assert 0 < bank.device_bytes < full
+    for key in bank.keys:
+        bank.remove(key)
+    assert bank.device_bytes == 0
+
+
 def test_what_is_pinned_or_in_use_stays_and_a_bad_adapter_moves_nothing(
     tiny_model, adapters
 ) -> None:

@@ -15,11 +15,12 @@ from raylora.config.serve_spec import BatchingSpec
 from raylora.engine.logprobs import TokenLogprob
 from raylora.engine.request import Completion, Event, FinishReason, Request
 from raylora.engine.row import Row
-from raylora.errors import InvalidAdapter
+from raylora.errors import InvalidAdapter, NotFound
 from raylora.lora.integrity import AdapterFacts
 from raylora.serve.adapters.catalogue import Catalogue
 from raylora.serve.adapters.folders import Folders
-from raylora.serve.adapters.residency import MakeRoom, Residency
+from raylora.serve.adapters.loading import MakeRoom
+from raylora.serve.adapters.residency import Residency
 from raylora.serve.engine_thread import EngineThread
 from raylora.serve.http.endpoint import Endpoint, fingerprint
 from raylora.tracking.adapters.version import AdapterSummary
@@ -95,6 +96,12 @@ class MemoryRegistry:
     fetched: list[str] = field(default_factory=list)
     folders: dict[str, Path] = field(default_factory=dict)
     """Where some versions lie; the others have no files."""
+    held_back: set[str] = field(default_factory=set)
+    """Only these wait until they may be fetched; all do while there are none."""
+    may_fetch: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.may_fetch.set()
 
     def put(self, name: str, newest: int, **aliases: int) -> None:
         self.summaries[name] = AdapterSummary(name, newest, aliases, LONG_AGO)
@@ -105,6 +112,8 @@ class MemoryRegistry:
 
     def fetch(self, reference: str) -> Path:
         self.fetched.append(reference)
+        if not self.held_back or reference in self.held_back:
+            self.may_fetch.wait(5)
         if reference in self.broken:
             raise InvalidAdapter(f"{reference}: made for another base")
         return self.folders.get(reference, Path(reference))
@@ -147,6 +156,8 @@ class MemorySlots:
         self.keys.remove(key)
 
     def tier(self, key: str) -> str:
+        if key not in self.keys:
+            raise NotFound(f"adapter {key} is not loaded")
         return "device"
 
 

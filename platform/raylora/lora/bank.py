@@ -86,7 +86,10 @@ class Bank:
         return self._stacks.bytes
 
     def tier(self, key: str) -> Tier:
-        """The fastest tier that holds an adapter. Raises NotFound where it was never added."""
+        """The fastest tier that holds an adapter; on any thread.
+
+        Raises NotFound where it was never added.
+        """
         if key in self._adapters:
             return Tier.DEVICE if self._stacks.holds(key) else Tier.HOST
         if key in self._directories:
@@ -184,6 +187,8 @@ class Bank:
     def _plan_for(self, keys: tuple[str | None, ...]) -> Plan | None:
         if plan := self._plans.get(keys):
             self._plans.move_to_end(keys)
+            for key in plan.adapters:
+                self._adapters.move_to_end(key)
             return plan
         named = dict.fromkeys(key for key in keys if key is not None)
         for key in named:

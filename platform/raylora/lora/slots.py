@@ -25,6 +25,9 @@ class SlotTable:
     def __contains__(self, key: object) -> bool:
         return key in self._slots
 
+    def __len__(self) -> int:
+        return len(self._slots)
+
     def window(self, keys: Sequence[str]) -> range:
         """The slots from the first to the last that hold one of `keys`."""
         slots = [self._slots[key] for key in keys]

@@ -64,7 +64,7 @@ class Stacks:
     @property
     def bytes(self) -> int:
         """Size on the device."""
-        return sum(stack.bytes for stack in self._stacks.values())
+        return sum(stack.bytes for stack in list(self._stacks.values()))
 
     def of(self, layout: Layout) -> Stack:
         """The stack of a layout."""
@@ -73,10 +73,12 @@ class Stacks:
         return self._stacks[layout]
 
     def holds(self, key: str) -> bool:
-        """Whether an adapter is in a slot."""
-        return any(key in stack.table for stack in self._stacks.values())
+        """Whether an adapter is in a slot; on any thread."""
+        return any(key in stack.table for stack in list(self._stacks.values()))
 
     def forget(self, key: str) -> None:
-        """Give up an adapter's slot."""
-        for stack in self._stacks.values():
+        """Give up an adapter's slot, and with the last one of a layout its stack."""
+        for layout, stack in list(self._stacks.items()):
             stack.table.forget(key)
+            if not len(stack.table):
+                del self._stacks[layout]

@@ -1,6 +1,7 @@
 """Aliases that move, adapters that are loaded and unloaded by hand, and a restart."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,26 @@ import pytest
 
 from raylora.errors import InvalidAdapter, NotFound
 from raylora.serve.adapters.catalogue import Catalogue
-from raylora.serve.adapters.remembered import MemoryFile
-from raylora.serve.adapters.residency import MakeRoom, Residency
+from raylora.serve.adapters.remembered import MemoryFile, Remembered
+from raylora.serve.adapters.loading import MakeRoom
+from raylora.serve.adapters.residency import Residency
 from raylora.serve.adapters.resident import AdapterState
 
 POLL_S = 0.01
 
 
 @pytest.fixture
-def live(registry, slots, folders, tmp_path) -> Callable[[], Residency]:
+def state_file(tmp_path) -> Path:
+    return tmp_path / "state" / "endpoint.json"
+
+
+@pytest.fixture
+def live(registry, slots, folders, state_file) -> Callable[[], Residency]:
     """A replica's residency; each call is the replica started anew."""
 
     def start() -> Residency:
         catalogue = Catalogue(registry.list, fresh_s=POLL_S)
-        memory = MemoryFile(tmp_path / "state" / "endpoint.json")
+        memory = MemoryFile(state_file)
         return Residency("tiny", catalogue, registry, slots, folders=folders, memory=memory)
 
     return start
@@ -175,22 +182,95 @@ def test_unloading_waits_for_running_requests(live, slots):
     followed(residency, work)
 
 
-def test_a_version_asked_for_while_it_leaves_leaves_once(live, slots):
+def test_a_version_asked_for_while_it_leaves_leaves_once(live, slots, monkeypatch):
     residency = live()
+    add, may_load = slots.add, asyncio.Event()
+
+    async def slow(key: str, *given: Any, **more: Any) -> Any:
+        await may_load.wait()
+        return await add(key, *given, **more)
 
     async def work() -> None:
         await answered(residency, "home")
-        async with residency._room:
-            first = asyncio.ensure_future(residency.unload("home"))
-            await soon(lambda: state(residency, "home@2") is AdapterState.DRAINING)
-            await answered(residency, "home")
-            assert state(residency, "home@2") is AdapterState.READY
-            second = asyncio.ensure_future(residency.unload("home"))
-            await soon(lambda: state(residency, "home@2") is AdapterState.DRAINING)
-        await asyncio.gather(first, second)
-        assert slots.keys == []
+        monkeypatch.setattr(slots, "add", slow)
+        loading = asyncio.ensure_future(answered(residency, "sums"))
+        await soon(lambda: state(residency, "sums@1") is AdapterState.LOADING)
+        await asyncio.sleep(0.05)
+        first = asyncio.ensure_future(residency.unload("home"))
+        await soon(lambda: state(residency, "home@2") is AdapterState.DRAINING)
+        await answered(residency, "home")
+        assert state(residency, "home@2") is AdapterState.READY
+        second = asyncio.ensure_future(residency.unload("home"))
+        await soon(lambda: state(residency, "home@2") is AdapterState.DRAINING)
+        may_load.set()
+        await asyncio.gather(first, second, loading)
+        assert slots.keys == ["sums@1"]
 
     asyncio.run(work())
+
+
+def test_unloading_waits_for_a_load_that_is_running(live, registry, slots):
+    residency = live()
+    registry.may_fetch.clear()
+
+    async def work() -> None:
+        asking = asyncio.ensure_future(answered(residency, "home"))
+        await soon(lambda: state(residency, "home@2") is AdapterState.LOADING)
+        unloading = asyncio.ensure_future(residency.unload("home"))
+        await asyncio.sleep(0.02)
+        registry.may_fetch.set()
+        assert await asking == "home@2"
+        await unloading
+        await soon(lambda: slots.keys == [])
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("end", [3, 1], ids=["moves on", "moves back"])
+def test_an_alias_that_moves_while_its_version_loads_never_leads_to_that_one(
+    live, registry, slots, end
+):
+    residency = live()
+    slots.capacity = 4
+    registry.put("home", 3, champion=1)
+    answers: list[str] = []
+
+    async def work() -> None:
+        answers.append(await answered(residency, "home"))
+        registry.may_fetch.clear()
+        registry.put("home", 3, champion=2)
+        await soon(lambda: "home@2" in registry.fetched)
+        registry.held_back = {"home@2"}
+        registry.put("home", 3, champion=end)
+        await asyncio.sleep(10 * POLL_S)
+        registry.may_fetch.set()
+        for _ in range(20):
+            answers.append(await answered(residency, "home"))
+            await asyncio.sleep(POLL_S / 4)
+        await soon(lambda: slots.keys == [f"home@{end}"])
+
+    followed(residency, work)
+    assert set(answers) == {"home@1", f"home@{end}"}
+
+
+def test_a_version_whose_name_moved_on_while_it_was_loaded_for_a_request_leaves(
+    live, registry, slots
+):
+    residency = live()
+    registry.may_fetch.clear()
+
+    async def work() -> None:
+        asking = asyncio.ensure_future(residency.acquire("home"))
+        await soon(lambda: "home@2" in registry.fetched)
+        registry.put("home", 3, champion=3)
+        await soon(lambda: residency.meaning("home") == "home@3")
+        registry.may_fetch.set()
+        lease = await asking
+        assert (lease.name, state(residency, "home@2")) == ("home@2", AdapterState.DRAINING)
+        lease.release()
+        await soon(lambda: slots.keys == [])
+
+    followed(residency, work)
 
 
 def test_a_replica_that_restarts_holds_what_it_held(live, registry, slots, folders):
@@ -215,10 +295,76 @@ def test_a_replica_that_restarts_holds_what_it_held(live, registry, slots, folde
     assert {key.partition("@")[0] for key in after.pinned} == {"sums", "mine"}
 
 
-def test_a_state_file_that_is_damaged_costs_the_state_only(live, slots, tmp_path, caplog):
-    file = tmp_path / "state" / "endpoint.json"
-    file.parent.mkdir()
-    file.write_text("{")
+def test_what_was_asked_for_once_is_there_after_a_restart(live, slots, state_file):
+    async def ask(residency: Residency) -> None:
+        await answered(residency, "home@1")
+        await soon(state_file.is_file)
+
+    asyncio.run(ask(live()))
+    slots.keys.clear()
+    asyncio.run(live().restore(()))
+    assert slots.keys == ["home@1"]
+
+
+def test_a_restart_that_breaks_off_forgets_nothing(live, slots, state_file, monkeypatch):
+    slots.capacity = 4
+
+    async def first() -> None:
+        await live().load("sums", pin=True)
+        residency = live()
+        for name in ("home@1", "home@3"):
+            await residency.load(name, pin=False)
+
+    asyncio.run(first())
+    before = state_file.read_bytes()
+    slots.keys.clear()
+    add = slots.add
+
+    async def breaks_off() -> None:
+        restoring = asyncio.ensure_future(live().restore(()))
+        await soon(lambda: bool(slots.keys))
+        restoring.cancel()
+        await asyncio.gather(restoring, return_exceptions=True)
+
+    async def hangs(key: str, *given: Any, **more: Any) -> Any:
+        if slots.keys:
+            await asyncio.sleep(60)
+        return await add(key, *given, **more)
+
+    monkeypatch.setattr(slots, "add", hangs)
+    asyncio.run(breaks_off())
+    assert state_file.read_bytes() == before
+
+
+def test_what_is_remembered_is_the_newest_however_slow_the_disk(live, state_file, monkeypatch):
+    write, times = MemoryFile.write, iter([0.2, 0.0])
+
+    def slow(self: MemoryFile, remembered: Remembered) -> None:
+        time.sleep(next(times, 0.0))
+        write(self, remembered)
+
+    monkeypatch.setattr(MemoryFile, "write", slow)
+    residency = live()
+
+    async def work() -> None:
+        await asyncio.gather(
+            residency.load("home@1", pin=True), residency.load("sums@1", pin=True)
+        )
+        await asyncio.sleep(0.3)
+
+    asyncio.run(work())
+    assert MemoryFile(state_file).read().pins == ("home@1", "sums@1")
+
+
+def test_replicas_that_share_a_file_keep_each_others_rollbacks(state_file):
+    MemoryFile(state_file).write(Remembered(rolled_back=("home@3",)))
+    MemoryFile(state_file).write(Remembered(rolled_back=("sums@2",)))
+    assert MemoryFile(state_file).read().rolled_back == ("home@3", "sums@2")
+
+
+def test_a_state_file_that_is_damaged_costs_the_state_only(live, slots, state_file, caplog):
+    state_file.parent.mkdir()
+    state_file.write_text("{")
     asyncio.run(live().restore(["sums"]))
     assert slots.keys == ["sums@1"]
     assert "endpoint.json" in caplog.text

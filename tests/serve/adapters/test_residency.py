@@ -1,11 +1,15 @@
 """Which version a name means, and which versions are loaded."""
 
 import asyncio
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from raylora.errors import InvalidAdapter, NotFound, RayloraError
+from raylora.errors import InvalidAdapter, NotFound, RayloraError, Unreachable
+from raylora.lora.adapter_config import CHAT_TEMPLATE
+from raylora.lora.eviction import NoRoom
 from raylora.serve.adapters import catalogue as catalogue_module
 from raylora.serve.adapters.catalogue import Catalogue
 from raylora.serve.adapters.residency import Residency
@@ -98,9 +102,22 @@ def test_with_every_version_in_use_another_is_refused(residency, slots):
         await residency.acquire("home@2")
         await residency.acquire("home@3")
 
-    with pytest.raises(InvalidAdapter, match="slots"):
+    with pytest.raises(NoRoom, match="slots"):
         asyncio.run(ask())
     assert slots.keys == ["home@1", "home@2"]
+
+
+def test_a_version_without_room_is_loaded_as_soon_as_there_is_some(residency, slots):
+    async def ask() -> None:
+        first = await residency.acquire("home@1")
+        await residency.acquire("home@2")
+        with pytest.raises(NoRoom):
+            await residency.acquire("home@3")
+        first.release()
+        assert (await residency.acquire("home@3")).name == "home@3"
+
+    asyncio.run(ask())
+    assert slots.keys == ["home@2", "home@3"]
 
 
 def test_a_bad_version_is_refused_and_not_tried_again_at_once(residency, registry, slots):
@@ -112,6 +129,33 @@ def test_a_bad_version_is_refused_and_not_tried_again_at_once(residency, registr
     assert registry.fetched == ["home@1", "home@2"]
     assert slots.keys == ["home@1"]
     assert [r.state for r in residency.residents] == [AdapterState.READY, AdapterState.FAILED]
+
+
+def test_a_load_that_fails_in_an_unknown_way_is_a_failure_like_others(
+    residency, registry, slots, monkeypatch
+):
+    fetch = registry.fetch
+
+    def full(reference: str) -> Path:
+        fetch(reference)
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(registry, "fetch", full)
+    for _ in range(3):
+        with pytest.raises(RayloraError, match="home@2 cannot be loaded: no space left"):
+            served(residency, "home")
+    assert registry.fetched == ["home@2"]
+    assert [r.state for r in residency.residents] == [AdapterState.FAILED]
+
+
+def test_a_template_that_is_no_text_is_refused_before_anything_is_loaded(
+    residency, registry, slots, tmp_path
+):
+    (tmp_path / CHAT_TEMPLATE).write_bytes(b"\xff\xfe{{")
+    registry.folders["home@2"] = tmp_path
+    with pytest.raises(InvalidAdapter, match="not UTF-8"):
+        served(residency, "home")
+    assert slots.keys == []
 
 
 def test_starting_goes_on_past_a_bad_version(residency, registry, slots):
@@ -151,8 +195,6 @@ def test_a_name_that_is_a_path_reaches_nothing(residency, registry, slots, model
 
 def test_a_slow_registry_delays_a_request_only_so_long(registry, slots, folders, monkeypatch):
     def slow() -> list:
-        import time
-
         time.sleep(0.3)
         return registry.list()
 
@@ -167,6 +209,56 @@ def test_a_slow_registry_delays_a_request_only_so_long(registry, slots, folders,
         return (await residency.acquire("home")).name
 
     assert asyncio.run(ask()) == "home@2"
+
+
+def test_starting_waits_for_a_slow_registry(registry, slots, folders, monkeypatch):
+    def slow() -> list:
+        time.sleep(0.3)
+        return registry.list()
+
+    monkeypatch.setattr(catalogue_module, "PATIENCE_S", 0.01)
+    catalogue = Catalogue(slow, fresh_s=2)
+    residency = Residency("tiny", catalogue, registry, slots, folders=folders)
+    asyncio.run(residency.restore(["sums"]))
+    assert slots.keys == ["sums@1"]
+
+
+def test_a_registry_that_hangs_delays_one_request_and_not_each(registry, slots, folders):
+    answers = threading.Event()
+    answers.set()
+
+    def read() -> list:
+        answers.wait(5)
+        return registry.list()
+
+    catalogue = Catalogue(read, fresh_s=0.01)
+    residency = Residency("tiny", catalogue, registry, slots, folders=folders)
+
+    async def ask() -> float:
+        await residency.acquire("home")
+        answers.clear()
+        await asyncio.sleep(0.05)
+        await residency.acquire("home")
+        started = time.monotonic()
+        for _ in range(20):
+            await residency.acquire("home")
+        took = time.monotonic() - started
+        answers.set()
+        return took
+
+    assert asyncio.run(ask()) < 0.5
+
+
+def test_with_a_registry_that_was_never_reached_no_name_is_said_to_be_unknown(
+    registry, slots, folders
+):
+    def unreachable() -> list:
+        raise Unreachable("the registry does not answer")
+
+    catalogue = Catalogue(unreachable, fresh_s=2)
+    residency = Residency("tiny", catalogue, registry, slots, folders=folders)
+    with pytest.raises(Unreachable):
+        served(residency, "home")
 
 
 def test_the_system_prompt_comes_from_the_lineage(residency):
