@@ -50,6 +50,8 @@ class VllmEngine:
         self.base = base
         self._server = server
         self._client: httpx.AsyncClient | None = None
+        self._asking: set[asyncio.Task[None]] = set()
+        """Also those that are being broken off."""
 
     @property
     def is_alive(self) -> bool:
@@ -66,6 +68,7 @@ class VllmEngine:
         unfinished = {request.id for request in requests}
         self.open_requests += len(unfinished)
         asking = [asyncio.ensure_future(self._ask(request, events)) for request in requests]
+        self._asking.update(asking)
         try:
             while unfinished:
                 event = await events.get()
@@ -75,10 +78,11 @@ class VllmEngine:
                 yield event
         finally:
             self.open_requests -= len(unfinished)
-            # vLLM drops a request whose connection is closed.
+            # vLLM drops a request whose connection is closed. That is not waited for: who closes
+            # this may be cancelled at each wait, and has the adapter to let go of.
             for task in asking:
+                task.add_done_callback(self._asking.discard)
                 task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
 
     async def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         """One plain call. Raises RayloraError where vLLM does not answer."""
@@ -98,7 +102,7 @@ class VllmEngine:
                     if event.completion is not None:
                         return
             events.put_nowait(answer.failed("vLLM ended the answer without a reason"))
-        except (httpx.HTTPError, ValueError, KeyError) as error:
+        except Exception as error:
             events.put_nowait(answer.failed(f"vLLM: {error or type(error).__name__}"))
 
     async def _chunks(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:

@@ -10,8 +10,8 @@ import pytest
 
 from raylora.errors import InvalidAdapter, NotFound
 from raylora.serve.adapters.catalogue import Catalogue
-from raylora.serve.adapters.remembered import MemoryFile, Remembered
 from raylora.serve.adapters.loading import MakeRoom
+from raylora.serve.adapters.remembered import MemoryFile, Remembered
 from raylora.serve.adapters.residency import Residency
 from raylora.serve.adapters.resident import AdapterState
 

@@ -107,6 +107,18 @@ def test_a_canary_that_cannot_be_loaded_costs_no_request(ask, registry, endpoint
     assert (facts["canary_failed"], facts["stable_answers"]) == (4, 8)
 
 
+def test_a_canary_that_finds_no_room_is_not_rolled_back_for_it(ask, endpoint, slots):
+    slots.capacity = 1
+
+    async def hold() -> None:
+        await endpoint.residency.acquire("home@2")
+
+    asyncio.run(hold())
+    assert ask(times=8, weight=1) == ["home@2"] * 8
+    [facts] = endpoint.routing.facts
+    assert (facts["rolled_back"], facts["canary_failed"]) == ([], 0)
+
+
 def test_a_canary_whose_answers_fail_is_rolled_back_and_stays_so(ask, engine, endpoint):
     engine.fails_for = {"home@3"}
     assert ask(times=6, weight=1) == ["500"] * 4 + ["home@2"] * 2

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
@@ -154,6 +155,44 @@ def test_closing_a_stream_closes_its_connection(fake: FakeVllm):
     asyncio.run(leave())
     assert fake.open == 0
     assert engine.open_requests == 0
+
+
+def test_what_ends_a_stream_is_not_kept_waiting_by_its_connection(fake: FakeVllm):
+    """A server that ends an answer whose client has gone cancels whatever waits in between."""
+    fake.delay_s = 0.02
+    engine = VllmEngine(fake, "base")
+
+    async def leave() -> bool:
+        events = engine.stream([asked("x", tokens=500)])
+        await anext(events)
+        released = False
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await events.aclose()
+            released = True
+        for _ in range(100):
+            await asyncio.sleep(0.02)
+            if not fake.open:
+                break
+        return released
+
+    assert asyncio.run(leave())
+    assert (fake.open, engine.open_requests) == (0, 0)
+
+
+@pytest.mark.parametrize("chunk", ['["no object"]', '{"error": "no object"}', '{"choices": [{}]}'])
+def test_an_answer_that_makes_no_sense_ends_the_request(fake: FakeVllm, monkeypatch, chunk: str):
+    async def answer(body: dict[str, Any]) -> AsyncIterator[str]:
+        yield f"data: {chunk}\n\n"
+
+    monkeypatch.setattr(fake, "answer", answer)
+
+    async def ask() -> dict[str, Any]:
+        async with asyncio.timeout(5):
+            return await completions(VllmEngine(fake, "base"), asked("x"))
+
+    found = asyncio.run(ask())
+    assert found["x"].finish_reason is FinishReason.ERROR
 
 
 @pytest.fixture
