@@ -64,3 +64,13 @@ def test_a_bias_against_all_that_may_come_leaves_the_answer_of_the_schema(engine
 def test_what_is_no_schema_is_refused(schema):
     with pytest.raises(InvalidRequest, match="JSON schema"):
         grammar_of(schema)
+
+
+def test_a_schema_that_is_too_deep_or_too_large_is_refused():
+    deep: dict = {"type": "string"}
+    for _ in range(300):
+        deep = {"type": "object", "properties": {"a": deep}}
+    with pytest.raises(InvalidRequest, match="recursion"):
+        grammar_of(deep)
+    with pytest.raises(InvalidRequest, match="more than 32768"):
+        grammar_of({"enum": [f"value {i}" for i in range(5000)]})

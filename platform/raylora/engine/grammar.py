@@ -23,14 +23,25 @@ ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 WHITESPACE = r"( |\n {0,16})?"
 """Between the parts of JSON: some models would write line after empty line and never go on."""
 
+LARGEST_SCHEMA = 32_768
+"""Characters. One of 54,000 took 0.15 s to check and the engine 0.4 s, in which nobody generates."""
+
 
 def grammar_of(schema: Mapping[str, Any]) -> str:
     """What Sampling.grammar takes. Raises InvalidRequest where that is no schema to llguidance."""
     from llguidance import LLMatcher
 
-    grammar = LLMatcher.grammar_from_json_schema(
-        json.dumps(schema), overrides={"whitespace_pattern": WHITESPACE}
-    )
+    written = json.dumps(schema)
+    if len(written) > LARGEST_SCHEMA:
+        raise InvalidRequest(
+            f"the JSON schema has {len(written)} characters, more than {LARGEST_SCHEMA}"
+        )
+    try:
+        grammar = LLMatcher.grammar_from_json_schema(
+            written, overrides={"whitespace_pattern": WHITESPACE}
+        )
+    except ValueError as error:
+        raise InvalidRequest(f"the JSON schema cannot be used: {error}") from error
     problem = LLMatcher.validate_grammar(grammar, None)
     if problem:
         raise InvalidRequest(f"the JSON schema cannot be used: {problem}")
