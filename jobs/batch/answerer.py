@@ -145,6 +145,8 @@ def _load(spec: BatchSpec, versions: Sequence[str]) -> _Loaded:
         bank,
         max_batch_size=serving.batching.max_batch_size,
         max_length=serving.model.max_length,
+        cache_bytes=serving.batching.cache_mb << 20,
+        prefill_tokens=serving.batching.prefill_tokens,
     )
     return _Loaded(spec, engine, tokenizer, templates, prompts)
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from _thread import interrupt_main
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
@@ -15,6 +16,7 @@ from rich.console import Console
 from raylora.cli.endpoint_client import Answer
 from raylora.cli.main import cli
 from raylora.cli.side_by_side import ask_all
+from raylora.errors import RayloraError
 
 CARDS = [
     {"id": "tiny", "root": "tiny", "parent": None},
@@ -211,6 +213,35 @@ def test_columns_grow_on_a_terminal_while_the_answers_are_written():
     assert told.is_set()
     assert column.title == "home@2"
     assert out.getvalue().rstrip().count("first second") >= 1
+
+
+def test_whatever_goes_wrong_stays_in_its_column():
+    def broken(show) -> Answer:
+        raise ValueError("no JSON")
+
+    def right(show) -> Answer:
+        return Answer("home@2", "fine", "stop", 1, 1.0, 0.5)
+
+    out = StringIO()
+    first, second = ask_all(["tiny", "home"], [broken, right], Console(file=out, width=80))
+    assert "no JSON" in str(first.error)
+    assert second.answer is not None
+    assert "fine" in out.getvalue()
+
+
+def test_an_interrupt_does_not_wait_for_the_answers():
+    ended = Event()
+
+    def endless(show) -> Answer:
+        interrupt_main()
+        ended.wait(20)
+        raise RayloraError("nobody reads this")
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        ask_all(["tiny"], [endless], Console(file=StringIO()))
+    assert time.monotonic() - started < 5
+    ended.set()
 
 
 def test_a_key_is_sent_from_the_environment(endpoint, monkeypatch):

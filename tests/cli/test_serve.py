@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from raylora.cli.endpoint_start import refuse_other_endpoint
 from raylora.cli.main import cli
-from raylora.cli.serve import refuse_other_endpoint
 from raylora.cluster.applications import Application, ApplicationState, ServeStatus
 from raylora.config.serve_spec import ServeSpec
 from raylora.errors import RayloraError

@@ -7,9 +7,10 @@ import click
 from rich.console import Group, RenderableType
 
 from raylora.cli import live
+from raylora.cli.endpoint_start import environment, require_room
 from raylora.cli.options import address_option, output_option
 from raylora.cli.output import emit, make_table, next_commands, note
-from raylora.cli.serve import DEFAULT_CONFIG, environment, require_room
+from raylora.cli.serve import DEFAULT_CONFIG
 from raylora.cli.submit import require_success
 from raylora.cluster.batch_submission import submit_batch
 from raylora.cluster.connect import connect

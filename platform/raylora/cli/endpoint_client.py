@@ -57,6 +57,8 @@ class EndpointClient:
     def default_model(self) -> str:
         """The first adapter by name, or the base."""
         cards = self._get("/v1/models")["data"]
+        if not cards:
+            raise NotFound("the key may use no model of this endpoint", hint="--model NAME")
         adapters = [card["id"] for card in cards if card["parent"]]
         return adapters[0] if adapters else cards[0]["id"]
 

@@ -13,9 +13,9 @@ from rich.console import Group
 
 from raylora.cli import live
 from raylora.cli.endpoint_client import Answer, EndpointClient
+from raylora.cli.endpoint_start import start_endpoint
 from raylora.cli.options import output_option, overrides_argument
 from raylora.cli.output import emit, make_table, next_commands, note
-from raylora.cli.serve import start_endpoint
 from raylora.cli.submit import announce, require_success
 from raylora.cli.tracked import same_store
 from raylora.cluster import applications, head, submission

@@ -1,6 +1,5 @@
 """`raylora serve`: start, inspect and stop the HTTP endpoint."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -8,26 +7,20 @@ import httpx
 from rich.console import Group
 
 from raylora.cli.endpoint_client import KEY_VARIABLE, bearer
-from raylora.cli.event_text import plain
+from raylora.cli.endpoint_start import follow_job, start_endpoint
 from raylora.cli.options import address_option, output_option
 from raylora.cli.output import emit, make_table, next_commands, note
-from raylora.cli.progress import Progress
 from raylora.cli.serve_keys import command as keys
-from raylora.cluster import applications, capacity, events
+from raylora.cluster import applications
 from raylora.cluster.applications import ServeStatus
-from raylora.cluster.bundle import SPEC_NAME, build
-from raylora.cluster.capacity import Demand
-from raylora.cluster.connect import Cluster, connect
+from raylora.cluster.bundle import build
+from raylora.cluster.connect import connect
 from raylora.cluster.jobs import JobClient
-from raylora.cluster.settled_paths import settle
-from raylora.config.compose import load_serve, resolved_yaml
-from raylora.config.model_spec import ModelSource
-from raylora.config.places import cache
-from raylora.config.serve_spec import ServeSpec
-from raylora.errors import InsufficientResources, JobFailed, NotFound, RayloraError, Unreachable
+from raylora.config.compose import load_serve
+from raylora.errors import NotFound, Unreachable
 
 DEFAULT_CONFIG = "quickstart"
-PROGRAM_UP, PROGRAM_DOWN = "raylora.serve.up", "raylora.serve.down"
+PROGRAM_DOWN = "raylora.serve.down"
 ANSWER_S = 5.0
 
 
@@ -111,46 +104,10 @@ def down(name: str | None, address: str | None, output: str) -> None:
     chosen = _chosen(state, name)
     if len(state.applications) > 1:
         client = JobClient(cluster)
-        _follow(client, client.submit(PROGRAM_DOWN, [chosen], build(""), name=f"down {chosen}"))
+        follow_job(client, client.submit(PROGRAM_DOWN, [chosen], build(""), name=f"down {chosen}"))
     else:
         applications.shut_down(cluster)
     emit({"stopped": [chosen] if chosen else []}, output)
-
-
-def start_endpoint(spec: ServeSpec, cluster: Cluster) -> None:
-    """Start the endpoint and wait until it answers; JobFailed where it does not."""
-    client = JobClient(cluster)
-    refuse_other_endpoint(spec, applications.status(cluster))
-    require_room(spec, client)
-    settled = settle(spec, is_local=cluster.is_local, base=Path.cwd())
-    job_id = client.submit(
-        PROGRAM_UP,
-        [SPEC_NAME],
-        build(resolved_yaml(settled)),
-        name=spec.name,
-        env=environment(spec, cluster),
-        warm=spec.model.source is not ModelSource.HUB and not spec.gpus_per_replica,
-    )
-    _follow(client, job_id)
-
-
-def refuse_other_endpoint(spec: ServeSpec, running: ServeStatus) -> None:
-    """Serve has one address a cluster and keeps it, so another one would be ignored in silence."""
-    if running.host is None:
-        return
-    here, wanted = f"{running.host}:{running.port}", f"{spec.host}:{spec.port}"
-    names = [app.name for app in running.applications if not app.state.is_leaving]
-    if here != wanted:
-        raise RayloraError(
-            f"Ray Serve already runs on this cluster at {here} "
-            f"({', '.join(names) or 'no application'}), and the spec says {wanted}",
-            hint=f"raylora serve down first, or host={running.host} port={running.port}",
-        )
-    if others := [name for name in names if name != spec.name]:
-        raise RayloraError(
-            f"{here} is taken by the application {others[0]}, and the spec's name is {spec.name}",
-            hint=f"raylora serve down {others[0]} first, or name={others[0]} to replace it",
-        )
 
 
 def endpoint_adapters(url: str) -> list[dict[str, Any]] | None:
@@ -178,48 +135,6 @@ def _split(arguments: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     if arguments and "=" not in arguments[0]:
         return arguments[0], arguments[1:]
     return DEFAULT_CONFIG, arguments
-
-
-def require_room(spec: ServeSpec, client: JobClient) -> None:
-    asked = {"CPU": spec.cpus_per_replica, "GPU": spec.gpus_per_replica}
-    per_replica = {name: size for name, size in asked.items() if size}
-    try:
-        capacity.require(Demand(spec.num_replicas, per_replica), client.nodes())
-    except InsufficientResources as error:
-        raise InsufficientResources(
-            error.message,
-            hint="lower num_replicas, cpus_per_replica or gpus_per_replica, or use a larger "
-            "cluster (--address)",
-        ) from error
-
-
-def environment(spec: ServeSpec, cluster: Cluster) -> dict[str, str]:
-    """Variables of the replicas, which have the job's: its own cache, no model hub."""
-    offline = {} if spec.model.source is ModelSource.HUB else {"HF_HUB_OFFLINE": "1"}
-    own = {"RAYLORA_CACHE": str(cache())} if cluster.is_local else {}
-    return {**offline, **own}
-
-
-def _follow(client: JobClient, job_id: str) -> None:
-    """Show the job's stages; JobFailed with the end of its log where it fails."""
-    progress = Progress()
-    try:
-        for line in client.follow(job_id):
-            event = events.parse(line)
-            if event is None:
-                progress.tail.append(line)
-            else:
-                note(plain(event))
-    except KeyboardInterrupt:
-        note(f"\njob {job_id} goes on: raylora serve status shows it, raylora serve down ends it")
-        raise
-    job = client.status(job_id)
-    if not job.state.ok:
-        raise JobFailed(
-            "\n".join([f"job {job_id} ended {job.state}", *(f"  {t}" for t in progress.tail)]),
-            hint=f"raylora jobs logs {job_id}   (all of the log)",
-            exit_code=job.exit_code,
-        )
 
 
 def _summary(state: ServeStatus) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Several models answer the same prompt at once, in columns that grow while they write."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from threading import Thread
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -34,6 +34,8 @@ class Column:
             self.answer = ask(self.pieces.append)
         except RayloraError as error:
             self.error = error
+        except Exception as error:
+            self.error = RayloraError(f"{self.name}: {type(error).__name__}: {error}")
 
     @property
     def title(self) -> str:
@@ -56,19 +58,24 @@ class Column:
 def ask_all(names: Sequence[str], asks: Sequence[Ask], console: Console) -> list[Column]:
     """Ask all at once; on a terminal the columns grow, elsewhere they are printed at the end."""
     columns = [Column(name) for name in names]
-    with ThreadPoolExecutor(len(columns)) as pool:
-        asked = [pool.submit(column.ask, ask) for column, ask in zip(columns, asks, strict=True)]
-        if console.is_terminal:
-            with Live(
-                console=console,
-                refresh_per_second=FRAMES_A_SECOND,
-                vertical_overflow="visible",
-                get_renderable=lambda: table(columns),
-            ):
-                wait(asked)
-        else:
-            wait(asked)
-            console.print(table(columns))
+    # Daemons: Ctrl-C ends the program, and not only once the last answer is there.
+    asking = [
+        Thread(target=column.ask, args=(ask,), daemon=True)
+        for column, ask in zip(columns, asks, strict=True)
+    ]
+    for thread in asking:
+        thread.start()
+    if console.is_terminal:
+        with Live(
+            console=console,
+            refresh_per_second=FRAMES_A_SECOND,
+            vertical_overflow="visible",
+            get_renderable=lambda: table(columns),
+        ):
+            _wait(asking)
+    else:
+        _wait(asking)
+        console.print(table(columns))
     return columns
 
 
@@ -81,3 +88,8 @@ def table(columns: Sequence[Column]) -> Table:
         )
     made.add_row(*(column.text for column in columns))
     return made
+
+
+def _wait(threads: Sequence[Thread]) -> None:
+    for thread in threads:
+        thread.join()
