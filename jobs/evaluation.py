@@ -8,9 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from raylora.config.train_spec import EvaluationSpec
-from raylora.engine.generator import Engine, check_length, generate
+from raylora.engine.generator import Engine, generate
 from raylora.engine.prompts import chat_prompt
-from raylora.engine.request import Completion, FinishReason, Request
+from raylora.engine.request import Completion, FinishReason, Request, check_length
 from raylora.engine.sampling import Sampling
 from raylora.errors import InvalidData, InvalidRequest, JobFailed
 from raylora.jobs import metrics

@@ -57,8 +57,8 @@ class _Loaded:
     system_prompts: Mapping[str, str | None]
 
     def answer(self, asked: Sequence[Asked]) -> Replies:
-        from raylora.engine.generator import check_length, generate
-        from raylora.engine.request import Request
+        from raylora.engine.generator import generate
+        from raylora.engine.request import Request, check_length
         from raylora.engine.sampling import Sampling
 
         lines: list[dict[str, Any]] = []

@@ -12,7 +12,7 @@ from raylora.engine.generator import Engine, generate
 from raylora.engine.prefixes import BLOCK
 from raylora.engine.request import FinishReason, Request
 from raylora.engine.sampling import Sampling
-from raylora.errors import InvalidRequest
+from raylora.errors import InvalidRequest, RayloraError
 from raylora.lora.attach import attach, save_adapter
 from raylora.lora.bank import Bank
 from raylora.lora.sources import LocalModel
@@ -181,6 +181,11 @@ def test_the_budget_bounds_the_context(small_llama, tiny_tokenizer, base_only):
         engine.add(Request("r", tuple(range(3, 133)), None, Sampling(max_new_tokens=1)))
     [cut] = generate(engine, [Request("r", (5, 6, 7), None, Sampling(max_new_tokens=300))])
     assert (cut.finish_reason, len(cut.token_ids)) == (FinishReason.LENGTH, 125)
+
+
+def test_a_budget_that_holds_no_request_is_refused(small_llama, tiny_tokenizer, base_only):
+    with pytest.raises(RayloraError, match="do not hold one request"):
+        Engine(small_llama, tiny_tokenizer, base_only, max_batch_size=2, cache_bytes=40_000)
 
 
 def test_a_flood_for_one_adapter_does_not_starve_another(small_llama, tiny_tokenizer, bank):

@@ -13,13 +13,12 @@ from raylora.engine.choosing import choose
 from raylora.engine.grammar import Grammars
 from raylora.engine.joining import Group, Joining
 from raylora.engine.prefix_cache import PrefixCache
-from raylora.engine.request import Completion, Event, FinishReason, Request
+from raylora.engine.request import Completion, Event, FinishReason, Request, check_length
 from raylora.engine.row import Row
 from raylora.engine.runner import Adapters, Runner
 from raylora.engine.scheduler import GROUP_TOKENS, PREFILL_TOKENS, Scheduler
 from raylora.engine.stats import EngineStats
 from raylora.engine.vocabulary import end_tokens
-from raylora.errors import InvalidRequest
 
 log = logging.getLogger(__name__)
 
@@ -239,14 +238,3 @@ def generate(engine: Engine, requests: Iterable[Request]) -> list[Completion]:
             if event.completion is not None:
                 finished[event.id] = event.completion
     return [finished[request_id] for request_id in order]
-
-
-def check_length(prompt_tokens: int, max_length: int) -> None:
-    """Raise InvalidRequest for a prompt that is empty or leaves no room for an answer."""
-    if prompt_tokens == 0:
-        raise InvalidRequest("the prompt is empty; write at least one token")
-    if prompt_tokens >= max_length:
-        raise InvalidRequest(
-            f"the prompt has {prompt_tokens} tokens and the context length is {max_length}, "
-            f"prompt and answer together; shorten the prompt to at most {max_length - 1} tokens"
-        )

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from raylora.engine.logprobs import TokenLogprob
 from raylora.engine.sampling import Sampling
+from raylora.errors import InvalidRequest
 
 
 class FinishReason(StrEnum):
@@ -57,3 +58,14 @@ class Event:
     completion: Completion | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     """Of the tokens since the last event; the text may lag behind them."""
+
+
+def check_length(prompt_tokens: int, max_length: int) -> None:
+    """Raise InvalidRequest for a prompt that is empty or leaves no room for an answer."""
+    if prompt_tokens == 0:
+        raise InvalidRequest("the prompt is empty; write at least one token")
+    if prompt_tokens >= max_length:
+        raise InvalidRequest(
+            f"the prompt has {prompt_tokens} tokens and the context length is {max_length}, "
+            f"prompt and answer together; shorten the prompt to at most {max_length - 1} tokens"
+        )
