@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.lora.banked import Adapters
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from raylora.config.lora_spec import LoraSpec
@@ -33,3 +34,14 @@ def make_adapter(tmp_path: Path, tiny_config: LlamaConfig) -> MakeAdapter:
         return directory
 
     return make
+
+
+@pytest.fixture
+def adapters(make_adapter: MakeAdapter) -> Adapters:
+    """Different ranks, scales and targets."""
+    return {
+        "a": make_adapter("a", seed=1, r=4, lora_alpha=8),
+        "b": make_adapter("b", seed=2, r=16, lora_alpha=24),
+        "c": make_adapter("c", seed=3, r=1, lora_alpha=3, target_modules=("q_proj", "v_proj")),
+        "d": make_adapter("d", seed=4, r=8, target_modules=("up_proj", "down_proj", "o_proj")),
+    }

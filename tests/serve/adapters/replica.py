@@ -37,3 +37,17 @@ async def answered(residency: Residency, model: str) -> str:
 
 def state(residency: Residency, key: str) -> AdapterState | None:
     return next((each.state for each in residency.residents if each.key == key), None)
+
+
+def served(residency: Residency, *models: str) -> list[str]:
+    """What answers each model, asked one after another."""
+
+    async def ask() -> list[str]:
+        leases = []
+        for model in models:
+            lease = await residency.acquire(model)
+            lease.release()
+            leases.append(lease.name)
+        return leases
+
+    return asyncio.run(ask())
