@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import torch
 
@@ -126,8 +127,12 @@ def keep_head_flat(model: Any) -> None:
     several engines are made on, one after another, has the hook once.
     """
     head: torch.nn.Module = model.get_output_embeddings()
-    if _contiguous not in head._forward_pre_hooks.values():
+    if head not in _flat_heads:
         head.register_forward_pre_hook(_contiguous)
+        _flat_heads.add(head)
+
+
+_flat_heads = WeakSet[torch.nn.Module]()
 
 
 def _contiguous(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
