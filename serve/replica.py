@@ -45,7 +45,9 @@ class Replica:
         self._endpoint = start_endpoint(spec, edge.metrics)
         await self._endpoint.residency.restore(spec.adapters)
         self._following = asyncio.ensure_future(self._endpoint.residency.follow())
-        self._server = AnsweringServer(create_app(self._endpoint, edge), self._endpoint.balance)
+        self._server = AnsweringServer(
+            create_app(self._endpoint, edge), lambda: told(self._endpoint)
+        )
         await self._server.start(ray.util.get_node_ip_address())
 
     def address(self) -> tuple[str, str, int, str]:
@@ -73,6 +75,12 @@ class Replica:
         await self._server.drain(self._drain_s)
         await self._server.stop()
         await asyncio.to_thread(self._endpoint.engine.stop)
+
+
+def told(endpoint: Endpoint) -> dict[str, Any]:
+    """What the ingress chooses by. One whose engine failed refuses at once, so it gets nothing."""
+    balance = endpoint.balance()
+    return balance if endpoint.engine.is_alive else {**balance, "limit": 0}
 
 
 def start_endpoint(spec: ServeSpec, metrics: Metrics) -> Endpoint:

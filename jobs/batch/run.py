@@ -131,9 +131,12 @@ class _Batch:
                 yield from (Asked(found, version) for version in missing)
                 continue
             named = {} if found.id is None else {"id": found.id}
-            for version in missing:
-                line = {"row": found.row, **named, "adapter": version, "error": found.reason}
-                self._write([line])
+            self._write(
+                [
+                    {"row": found.row, **named, "adapter": version, "error": found.reason}
+                    for version in missing
+                ]
+            )
 
     def _take(self, replies: Replies | RayloraError) -> None:
         if isinstance(replies, RayloraError):

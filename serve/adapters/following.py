@@ -44,7 +44,7 @@ class Follower:
 
     def begin(self) -> None:
         """Begin to follow what moved. With nothing to keep warm that is done at once."""
-        for move in self._catalogue.moves:
+        for move in tuple(self._catalogue.moves):
             old, new = self._holder.held(move.before), self._holder.held(move.after)
             if old is None or not old.state.is_loaded:
                 self._catalogue.follow(move)

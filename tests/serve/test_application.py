@@ -10,6 +10,7 @@ import pytest
 from raylora.config.compose import load_serve
 from raylora.config.serve_spec import AutoscalingSpec, RollbackSpec, ServeSpec
 from raylora.serve.application import build, read_spec
+from raylora.serve.replica import told
 from raylora.serve.scaling import QUEUED_TOKENS, QueuedTokens
 
 
@@ -82,3 +83,9 @@ def test_limits_that_cannot_be_are_refused():
         RollbackSpec(window=5, min_requests=6)
     with pytest.raises(ValueError, match="adapters_root"):
         read_spec({"adapters_root": "relative"})
+
+
+def test_a_replica_whose_engine_has_failed_is_given_no_requests(endpoint):
+    assert told(endpoint)["limit"] == endpoint.limit
+    endpoint.engine.stop()
+    assert told(endpoint)["limit"] == 0

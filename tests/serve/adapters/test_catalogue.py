@@ -134,3 +134,20 @@ def test_with_a_registry_that_was_never_reached_no_name_is_said_to_be_unknown(
     residency = Residency("tiny", catalogue, registry, slots, folders=folders)
     with pytest.raises(Unreachable):
         served(residency, "home")
+
+
+def test_a_thousand_names_do_not_slow_a_request_down(registry, slots, folders):
+    for number in range(1000):
+        registry.put(f"n{number}", 3, champion=2, next=3)
+    catalogue = Catalogue(registry.list, fresh_s=60)
+    residency = Residency("tiny", catalogue, registry, slots, folders=folders)
+
+    async def ask() -> float:
+        (await residency.acquire("n1")).release()
+        started = time.perf_counter()
+        for _ in range(100):
+            (await residency.acquire("n1")).release()
+        return (time.perf_counter() - started) / 100
+
+    assert asyncio.run(ask()) < 0.001
+    assert catalogue.aliases("n1", 2) == ["champion"]
