@@ -6,8 +6,6 @@ Pure Python; `BatchCache` allocates by the same rules, so the budget holds for w
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raylora.errors import RayloraError
-
 COLUMN_BLOCK = 128
 """Columns are reserved in steps of this many."""
 
@@ -31,17 +29,15 @@ class CacheBudget:
         return self.bytes is None or self.bytes_for(lengths) <= self.bytes
 
     def longest(self, tokens: int) -> int:
-        """Tokens of a row that is alone, up to `tokens`. Raises RayloraError where none fits."""
+        """Tokens of a row that is alone, up to `tokens`: what fits at all."""
         if self.bytes is None:
             return tokens
-        fitting = self.bytes // self.token_bytes // COLUMN_BLOCK * COLUMN_BLOCK
-        if not fitting:
-            least = self.token_bytes * COLUMN_BLOCK
-            raise RayloraError(
-                f"{self.bytes} bytes of keys and values do not hold one request",
-                hint=f"give them at least {least} bytes (batching.cache_mb)",
-            )
-        return min(tokens, fitting)
+        return min(tokens, self.bytes // self.least * COLUMN_BLOCK)
+
+    @property
+    def least(self) -> int:
+        """Bytes without which no row fits."""
+        return self.token_bytes * COLUMN_BLOCK
 
     def left(self, lengths: Sequence[int], held: int) -> int:
         """What these rows leave for prefixes; nothing is kept where there is no budget.

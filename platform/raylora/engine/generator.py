@@ -19,6 +19,7 @@ from raylora.engine.runner import Adapters, Runner
 from raylora.engine.scheduler import GROUP_TOKENS, PREFILL_TOKENS, Scheduler
 from raylora.engine.stats import EngineStats
 from raylora.engine.vocabulary import end_tokens
+from raylora.errors import RayloraError
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,11 @@ class Engine:
         context = int(model.config.max_position_embeddings)
         wanted = min(max_length or context, context)
         self.max_length = self._budget.longest(wanted)
+        if not self.max_length:
+            raise RayloraError(
+                f"{cache_bytes} bytes of keys and values do not hold one request",
+                hint=f"give them at least {self._budget.least} bytes (batching.cache_mb)",
+            )
         if self.max_length < wanted:
             kept = "the context is %s tokens, not %s: keys and values of more are over %s bytes"
             log.warning(kept, self.max_length, wanted, cache_bytes)
