@@ -73,12 +73,14 @@ class Residency:
             resident = await self.loaded(key)
             # Between the load and here it may have made room for another one.
             if self._residents.get(key) is resident:
-                if model not in resident.asked_as:
+                known = model in resident.asked_as
+                if not known:
                     resident.asked_as.add(model)
                     self._in_background(self._remember())
-                # Not wanted where the name moved on while this request was on its way.
-                wanted = self._is_wanted(resident)
-                resident.state = AdapterState.READY if wanted else AdapterState.DRAINING
+                if not known or resident.state is not AdapterState.READY:
+                    # Not wanted where the name moved on while this request was on its way.
+                    wanted = self._is_wanted(resident)
+                    resident.state = AdapterState.READY if wanted else AdapterState.DRAINING
                 return Lease(key, resident, self._leave_if_draining)
 
     async def resolve(self, model: str) -> str | None:
