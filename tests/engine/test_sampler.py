@@ -36,6 +36,15 @@ def test_top_p_looks_beyond_the_first_candidates_where_the_mass_lies_there():
     assert len(set(drawn(logits, 2000, temperature=1.0, top_p=0.9))) > NUCLEUS_CANDIDATES
 
 
+def test_a_top_k_beyond_the_vocabulary_changes_nothing():
+    size, likely = 4 * NUCLEUS_CANDIDATES, NUCLEUS_CANDIDATES
+    shares = torch.full((size,), 0.05 / (size - likely))
+    shares[:likely] = 0.95 / likely
+    found = [drawn(shares.log(), 500, temperature=1.0, top_p=0.93, top_k=k) for k in (0, 9999)]
+    assert found[0] == found[1]
+    assert max(found[0]) > 0.93 * likely
+
+
 def test_a_temperature_near_zero_takes_the_best():
     logits = torch.tensor([100.0, 101.0, 99.0])
     for temperature in (1e-4, 1e-30, 1e-46):

@@ -71,12 +71,13 @@ def _candidates(
     """Logits that may be drawn and their token ids; None means every token, in order."""
     size = logits.shape[-1]
     values, tokens = logits, None
-    if 0 < top_k < size:
+    narrowed = 0 < top_k < size
+    if narrowed:
         values, tokens = logits.topk(top_k)
     if top_p < 1:
         if tokens is None:
             values, tokens = _most_likely(logits, top_p)
-        mass = torch.softmax(values, dim=-1) if top_k else _mass(values, logits)
+        mass = torch.softmax(values, dim=-1) if narrowed else _mass(values, logits)
         before = mass.cumsum(-1) - mass
         keep = max(1, int((before < top_p).sum()))
         values, tokens = values[:keep], tokens[:keep]
