@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from raylora.config.batch_spec import BatchSpec
@@ -116,7 +115,7 @@ def _load(spec: BatchSpec, versions: Sequence[str]) -> _Loaded:
 
     from raylora.engine.generator import Engine
     from raylora.lora import devices
-    from raylora.lora.adapter_config import CHAT_TEMPLATE
+    from raylora.lora.adapter_config import chat_template
     from raylora.lora.bank import Bank
     from raylora.lora.base import load_for_generation, load_tokenizer
     from raylora.lora.sources import fetch
@@ -135,8 +134,8 @@ def _load(spec: BatchSpec, versions: Sequence[str]) -> _Loaded:
     for version in versions:
         folder = registry.download(registry.resolve(version), cache() / "adapters")
         facts = bank.add(version, folder)
-        templates[version] = _text(folder / CHAT_TEMPLATE)
-        prompts[version] = _system_prompt(facts.lineage)
+        templates[version] = chat_template(folder)
+        prompts[version] = facts.system_prompt
     # The base gets that of the first adapter beside it, so that both are asked the same.
     prompts[serving.model.name] = next(filter(None, prompts.values()), None)
     engine = Engine(
@@ -149,16 +148,6 @@ def _load(spec: BatchSpec, versions: Sequence[str]) -> _Loaded:
         prefill_tokens=serving.batching.prefill_tokens,
     )
     return _Loaded(spec, engine, tokenizer, templates, prompts)
-
-
-def _system_prompt(lineage: Mapping[str, Any]) -> str | None:
-    data = lineage.get("data")
-    value = data.get("system_prompt") if isinstance(data, Mapping) else None
-    return value if isinstance(value, str) else None
-
-
-def _text(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
 def _head(asked: Asked) -> dict[str, Any]:

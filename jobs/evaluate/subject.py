@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from raylora.config.evaluate_spec import BASE
-from raylora.lora.adapter_config import CHAT_TEMPLATE
+from raylora.lora.adapter_config import chat_template
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class Subject:
     @cached_property
     def chat_template(self) -> str | None:
         """The one it was trained with, where that is not the tokenizer's."""
-        file = self.directory and self.directory / CHAT_TEMPLATE
-        return file.read_text(encoding="utf-8") if file and file.is_file() else None
+        return None if self.directory is None else chat_template(self.directory)
 
 
 THE_BASE = Subject(BASE, BASE)

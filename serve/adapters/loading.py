@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from raylora.errors import InvalidAdapter, NotFound, RayloraError
-from raylora.lora.adapter_config import CHAT_TEMPLATE
+from raylora.errors import NotFound, RayloraError
+from raylora.lora.adapter_config import chat_template
 from raylora.lora.eviction import Held, NoRoom, victims
 from raylora.lora.integrity import AdapterFacts
 from raylora.serve.adapters.folders import Folders
@@ -116,7 +116,7 @@ class Loading:
         folder = self._folders.path(key)
         try:
             directory = folder or await asyncio.to_thread(self._shelf.fetch, key)
-            resident.chat_template = await asyncio.to_thread(_chat_template, directory)
+            resident.chat_template = await asyncio.to_thread(chat_template, directory)
             async with self._room:
                 resident.facts = await self._slots.add(
                     key,
@@ -168,11 +168,3 @@ class Loading:
             self.residents.pop(key).state = AdapterState.KNOWN
         for key in keys:
             await self._slots.remove(key)
-
-
-def _chat_template(directory: Path) -> str | None:
-    file = directory / CHAT_TEMPLATE
-    try:
-        return file.read_text(encoding="utf-8") if file.is_file() else None
-    except UnicodeDecodeError as error:
-        raise InvalidAdapter(f"{directory}: {CHAT_TEMPLATE} is not UTF-8") from error

@@ -1,11 +1,10 @@
 """One version on this replica: its state, its use, and a request's hold on it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
 
 from raylora.errors import RayloraError, Unreachable
 from raylora.lora.eviction import NoRoom
@@ -58,11 +57,8 @@ class Resident:
 
     @property
     def system_prompt(self) -> str | None:
-        """What it was trained with, from its lineage; offered to clients, never added by us."""
-        value: Any = {} if self.facts is None else self.facts.lineage
-        for key in ("data", "system_prompt"):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value if isinstance(value, str) else None
+        """What it was trained with; offered to clients, never added by us."""
+        return None if self.facts is None else self.facts.system_prompt
 
     @property
     def failed_lately(self) -> bool:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from raylora.errors import InvalidAdapter
 from raylora.lora import manifest
+from raylora.lora.adapter_config import CHAT_TEMPLATE, chat_template
 from raylora.lora.integrity import verify
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -203,3 +204,14 @@ def test_huge_sizes_in_a_header_are_not_allocated(adapter: Path, tiny_config) ->
     write_weights(len(header).to_bytes(8, "little") + header)(adapter)
     with pytest.raises(InvalidAdapter, match="not a whole safetensors file"):
         verify(adapter, base_config=tiny_config)
+
+
+def test_a_template_is_text_of_a_sane_size_or_refused(tmp_path: Path) -> None:
+    file = tmp_path / CHAT_TEMPLATE
+    assert chat_template(tmp_path) is None
+    file.write_text("{{ messages }} \u00fc", encoding="utf-8")
+    assert chat_template(tmp_path) == "{{ messages }} \u00fc"
+    for content, said in ((b"\xff", "not UTF-8"), (b"x" * (1 << 21), "2097152 bytes")):
+        file.write_bytes(content)
+        with pytest.raises(InvalidAdapter, match=said):
+            chat_template(tmp_path)

@@ -133,6 +133,19 @@ def read(path: Path) -> AdapterConfig:
         ) from error
 
 
+def chat_template(directory: Path) -> str | None:
+    """What an adapter was trained with, where that is not its base's. Raises InvalidAdapter."""
+    file = directory / CHAT_TEMPLATE
+    if not file.is_file():
+        return None
+    if (size := file.stat().st_size) > _MAX_BYTES:
+        raise InvalidAdapter(f"{file}: {size} bytes, more than {_MAX_BYTES}")
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidAdapter(f"{directory}: {CHAT_TEMPLATE} is not UTF-8") from error
+
+
 def ends_with(module: str, end: str) -> bool:
     """Whether the last component or components of a layer's name are `end`."""
     return module == end or module.endswith(f".{end}")

@@ -44,6 +44,14 @@ class AdapterFacts:
     alone_because: str = ""
     """Why it cannot share a batch with others, and is served merged; empty where it can."""
 
+    @property
+    def system_prompt(self) -> str | None:
+        """What it was trained with, from its lineage; offered to clients, never added by us."""
+        value: Any = self.lineage
+        for key in ("data", "system_prompt"):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value if isinstance(value, str) else None
+
 
 def verify(
     directory: Path,
