@@ -146,8 +146,10 @@ def test_stopping_ends_what_is_open(engine, thread):
         async with asyncio.timeout(5):
             events = thread.stream([request(engine, "a")])
             first = asyncio.ensure_future(anext(events))
-            await asyncio.sleep(0.05)
-            stopping = asyncio.to_thread(thread.stop)
+            while not engine.has_work:
+                await asyncio.sleep(0.01)
+            stopping = asyncio.ensure_future(asyncio.to_thread(thread.stop))
+            await asyncio.sleep(0.2)
             engine.may_step.set()
             await stopping
             event = await first

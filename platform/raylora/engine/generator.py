@@ -62,8 +62,7 @@ class Engine:
                 hint=f"give them at least {self._budget.least} bytes (batching.cache_mb)",
             )
         if self.max_length < wanted:
-            kept = "the context is %s tokens, not %s: keys and values of more are over %s bytes"
-            log.warning(kept, self.max_length, wanted, cache_bytes)
+            log.warning("the context is %s tokens: cache_bytes holds no more", self.max_length)
         self._scheduler = Scheduler[Row](max_batch_size, self._budget)
         self._prefixes = PrefixCache(self._runner.token_bytes)
         self._reuse = reuse_prefixes and cache_bytes is not None
