@@ -7,11 +7,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from raylora.cli.stopping import stop_job
 from raylora.cluster.bundle import build
 from raylora.cluster.connect import Cluster
 from raylora.cluster.events import ResultEvent, parse
 from raylora.cluster.job_info import JobState
 from raylora.cluster.jobs import JobClient
+from raylora.cluster.submission import OUTPUTS
 from raylora.config.compose import resolved_yaml
 from raylora.config.places import new_run_id, run_dir
 from raylora.config.sweep_spec import SweepSpec
@@ -19,6 +21,7 @@ from raylora.jobs.run_log import METRICS
 from raylora.sweeps.ledger import LEDGER, Ledger
 from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.run import RunStatus
+from raylora.tracking.runs import list_runs
 from raylora.tracking.sweep_facts import TrialStatus
 from raylora.tracking.sweeps import get_sweep
 
@@ -69,7 +72,8 @@ def test_a_sweep_whose_driver_is_killed_goes_on_and_registers_the_best(
     program, arguments = "raylora.sweeps.search", ["spec.yaml", "--run-id", run_id]
     arguments += ["--config", "my.yaml model.dtype=fp32"]
     bundle = build(resolved_yaml(spec))
-    client.submit(program, arguments, bundle, run_id=run_id)
+    known = {OUTPUTS: spec.outputs}
+    client.submit(program, arguments, bundle, run_id=run_id, metadata=known)
     for line in client.follow(run_id):
         if "at step 10" in line:
             kill_driver(run_id)
@@ -80,6 +84,11 @@ def test_a_sweep_whose_driver_is_killed_goes_on_and_registers_the_best(
     places = run_dir(spec.outputs, spec.tracking.experiment, run_id)
     before = Ledger(places.metadata / LEDGER)
     assert len(before.proposals) == 4 and len(before.reports) >= 2
+    uri = f"sqlite:///{spec.outputs}/mlflow.db"
+    stop_job(client, run_id)
+    statuses = {run.status for run in list_runs(uri, limit=9)}
+    assert RunStatus.KILLED in statuses and RunStatus.RUNNING not in statuses
+    assert get_sweep(uri, run_id).summary.status is RunStatus.KILLED
 
     client.submit(program, arguments, bundle, run_id=run_id, job_id=f"{run_id}-r1")
     lines = list(client.follow(f"{run_id}-r1"))
@@ -91,7 +100,6 @@ def test_a_sweep_whose_driver_is_killed_goes_on_and_registers_the_best(
     after = Ledger(places.metadata / LEDGER)
     assert after.proposals == before.proposals
     assert after.reports[: len(before.reports)] == before.reports
-    uri = f"sqlite:///{spec.outputs}/mlflow.db"
     sweep = get_sweep(uri, run_id)
     assert sweep.summary.status is RunStatus.FINISHED
     assert (sweep.summary.best_trial, sweep.summary.best_adapter) == (
