@@ -73,6 +73,8 @@ def test_a_spool_that_is_sent_after_its_job_does_not_begin_the_run_again(
     end_of_process(first)
     store.error = Unreachable("away")
     again = begin()  # resumed, and stopped before anybody heard of it
+    courier = again._courier
+    assert courier.wait(lambda: isinstance(courier.error, Unreachable), 30)
     worker_of(again, outputs).log_metrics({"loss": 1.0}, 1)
     end_of_process(again)
     store.error = None

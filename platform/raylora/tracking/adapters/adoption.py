@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raylora.config.places import new_run_id, run_dir
 from raylora.config.train_spec import TrackingSpec
-from raylora.errors import NotAuthorised
+from raylora.errors import RayloraError
 from raylora.tracking.adapters.reference import parse_name
 from raylora.tracking.location import tracking_uri
 from raylora.tracking.run import RunStatus
@@ -51,7 +51,7 @@ def adopt(
     run = start(uri, EXPERIMENT, run_id, name, places.tracking, params=params, tags=tags)
     try:
         away = run.wait_until_known()
-    except NotAuthorised:
+    except RayloraError:
         shutil.rmtree(places.root)
         raise
     # One that is slow gets its time; one that does not answer has had it.

@@ -5,6 +5,7 @@ that can be read, so that there is never a second writer. Where it cannot, the s
 sends the spool later sends its end again, and not that the run begins.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from raylora.errors import NotFound, RayloraError
@@ -21,16 +22,17 @@ def close(outputs: Path, run_id: str, uri: str) -> None:
     uri: of the store, for outputs that are on another machine; empty where it is in them. Raises
     NotFound where neither can be reached from here, Unreachable within seconds, NotAuthorised.
     """
-    if outputs.is_dir():
-        _close_spools(outputs, run_id)
+    folders = family(outputs, run_id)
+    if folders:
+        _close_spools(folders)
     elif uri:
         kill_run(uri, run_id)
-    else:
+    elif not outputs.is_dir():
         raise NotFound(f"there is no folder {outputs} on this machine")
 
 
-def _close_spools(outputs: Path, run_id: str) -> None:
-    for folder in family(outputs, run_id):
+def _close_spools(folders: Sequence[Path]) -> None:
+    for folder in folders:
         birth = read_birth(folder)
         if birth is None or delivery_of(folder, birth, birth.uri, alive=False).over:
             continue
