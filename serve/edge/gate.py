@@ -8,6 +8,7 @@ from raylora.serve.edge.keys import Keyring
 from raylora.serve.edge.rate import Limiter
 from raylora.serve.edge.request_record import record_in
 from raylora.serve.http.api_errors import ApiError, invalid_key, not_permitted
+from raylora.serve.http.headers import header
 
 OPEN = frozenset({("GET", "/healthz"), ("GET", "/")})
 """Without a key: health, and the page, which says nothing of this endpoint until it has a key."""
@@ -55,15 +56,13 @@ class Gate:
         await self._app(scope, receive, send)
 
     def _admit(self, scope: Scope) -> None:
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         if self._loopback_only:
-            _require_loopback(headers.get(b"host", ""))
-        key = self._keyring.find(_bearer(headers.get(b"authorization", "")))
+            _require_loopback(header(scope, b"host").decode("latin-1"))
+        shown = header(scope, b"authorization")
+        key = self._keyring.find(_bearer(shown.decode("latin-1")))
         if key is None:
             raise invalid_key(
-                "the key is not known here"
-                if b"authorization" in headers
-                else "send a key: Authorization: Bearer KEY"
+                "the key is not known here" if shown else "send a key: Authorization: Bearer KEY"
             )
         record = record_in(scope)
         record.key = key

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from raylora.serve.edge.request_record import REQUEST_ID, RequestRecord, begin
+from raylora.serve.edge.request_record import ID, RequestRecord, begin
 
-ID = REQUEST_ID.encode()
 UNSEEN = frozenset({"/healthz"})
 """Asked every few seconds by machines that want no record of it."""
 
@@ -25,16 +23,12 @@ class Observer:
             await self._app(scope, receive, send)
             return
         record = begin(scope)
-        given = dict(scope["headers"]).get(ID)
-        # Whoever answers behind this one has the same id for it.
-        others = [pair for pair in scope["headers"] if pair[0] != ID]
-        scope["headers"] = [*others, (ID, record.id.encode())]
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.sent_status = message["status"]
-                if given != record.id.encode():
-                    MutableHeaders(scope=message)[REQUEST_ID] = record.id
+                if record.has_own_id:
+                    message["headers"] = [*message["headers"], (ID, record.id.encode())]
             await send(message)
 
         try:

@@ -2,7 +2,6 @@
 
 import re
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,11 +12,13 @@ from starlette.types import Scope
 
 from raylora.config.key_file import ApiKey
 from raylora.serve.http.api_errors import CLIENT_CLOSED_REQUEST, ApiError
+from raylora.serve.http.headers import header
+from raylora.serve.ids import new_id
 
 if TYPE_CHECKING:
     from raylora.engine.request import Event  # loads torch, which the ingress has not
 
-REQUEST_ID = "x-request-id"
+ID = b"x-request-id"
 """Ray's proxies send one along and answer with it; without a proxy this endpoint does."""
 GENERATION = frozenset({"/v1/chat/completions", "/v1/completions"})
 _STATE = "raylora_record"
@@ -30,6 +31,8 @@ class RowTimes:
 
     first_s: float
     last_s: float
+    begun_s: float | None = None
+    """When the engine took its prompt in; None where it does not say."""
     events: int = 0
     tokens: int | None = None
     """Generated; known when the answer has ended."""
@@ -49,6 +52,8 @@ class RequestRecord:
     id: str
     method: str
     path: str
+    has_own_id: bool = False
+    """Whether the id is none that the client, or who is before us, has sent."""
     came: datetime = field(default_factory=lambda: datetime.now(UTC))
     clock: Callable[[], float] = time.monotonic
     key: ApiKey | None = None
@@ -98,6 +103,27 @@ class RequestRecord:
         """Until the first text."""
         return min((row.first_s for row in self.rows.values()), default=None)
 
+    @property
+    def queue_s(self) -> float | None:
+        """Until the engine began with the first prompt; None where it does not say."""
+        begun = (row.begun_s for row in self.rows.values() if row.begun_s is not None)
+        return min(begun, default=None)
+
+    @property
+    def timings(self) -> dict[str, float | None]:
+        """What became of the request's time, in llama.cpp's names; of all its answers together."""
+        first_s, queue_s = self.first_token_s or 0.0, self.queue_s
+        generating_s = max((row.last_s for row in self.rows.values()), default=0.0) - first_s
+        later = self.completion_tokens - len(self.rows)
+        return {
+            "queue_ms": _ms(queue_s),
+            "prompt_n": self.prompt_tokens,
+            "prompt_ms": _ms(first_s - (queue_s or 0.0)),
+            "predicted_n": self.completion_tokens,
+            "predicted_ms": _ms(generating_s),
+            "predicted_per_second": round(later / generating_s, 3) if generating_s else None,
+        }
+
     def saw(self, index: int, event: "Event") -> None:
         """An answer has grown or ended."""
         now = self.clock() - self._started
@@ -107,6 +133,7 @@ class RequestRecord:
         done = event.completion
         if done is not None:
             row.tokens = len(done.token_ids)
+            row.begun_s = None if done.begun is None else done.begun - self._started
             self.finish_reasons.append(done.finish_reason.value)
             # A prompt counts once, however many answers it has.
             if index % self.answers == 0:
@@ -122,10 +149,20 @@ class RequestRecord:
 
 
 def begin(scope: Scope) -> RequestRecord:
-    """The record of a request that has just come in; routes find it by `record_of`."""
-    given = dict(scope["headers"]).get(REQUEST_ID.encode(), b"").decode("latin-1")
-    name = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    """The record of a request that has just come in; routes find it by `record_of`.
+
+    Whoever answers behind it finds the record's id in the request's headers.
+    """
+    given = header(scope, ID)
+    name = given.decode("latin-1")
+    if not _SANE_ID.fullmatch(name):
+        name = new_id()
+        others = (
+            [pair for pair in scope["headers"] if pair[0] != ID] if given else scope["headers"]
+        )
+        scope["headers"] = [*others, (ID, name.encode())]
     record = RequestRecord(name, scope["method"], scope["path"])
+    record.has_own_id = name.encode() != given
     scope.setdefault("state", {})[_STATE] = record
     return record
 
@@ -138,3 +175,7 @@ def record_in(scope: Scope) -> RequestRecord:
 def record_of(request: Request) -> RequestRecord:
     """The same, for routes."""
     return record_in(request.scope)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(1000 * seconds, 3)

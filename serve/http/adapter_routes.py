@@ -8,8 +8,8 @@ from fastapi.responses import PlainTextResponse
 from raylora.serve.edge.caller import caller_of, permitted
 from raylora.serve.http.api_errors import bad_request, model_not_found
 from raylora.serve.http.endpoint import Endpoint
+from raylora.serve.http.fields import Body
 from raylora.serve.http.listings import adapter_entries, adapter_entry
-from raylora.serve.http.protocol import Body
 
 
 class LoadBody(Body):

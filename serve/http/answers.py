@@ -1,9 +1,7 @@
 """Events of the engine as OpenAI's responses: whole, or streamed as server-sent events."""
 
-import json
 import time
-import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import Enum
@@ -12,14 +10,14 @@ from typing import Any, TypeAlias
 from raylora.engine.logprobs import TokenLogprob
 from raylora.engine.request import Completion, Event
 from raylora.engine.vocabulary import Vocabulary
+from raylora.serve.edge.request_record import RequestRecord
 from raylora.serve.http.api_errors import ApiError
 from raylora.serve.http.logprobs import of_chat, of_completion
-from raylora.serve.http.protocol import Usage
+from raylora.serve.http.sse import DONE, sse
+from raylora.serve.ids import new_id
 
 Events = AsyncGenerator[tuple[int, Event], None]
 Logprobs: TypeAlias = dict[str, Any] | None
-
-DONE = "data: [DONE]\n\n"
 
 
 class Kind(Enum):
@@ -74,13 +72,15 @@ class Answer:
     """The version that answers, or the base."""
     fingerprint: str
     vocabulary: Vocabulary
-    number: int = 1
-    """Answers to each prompt."""
+    record: RequestRecord
+    """Of the request: its tokens and times."""
+    expected: int = 1
+    """Answers to all prompts together."""
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
-        self.id = f"{self.kind.value}-{uuid.uuid4().hex}"
+        self.id = f"{self.kind.value}-{new_id()}"
 
     async def whole(self, events: Events) -> dict[str, Any]:
         """Wait for all answers; one response."""
@@ -98,28 +98,34 @@ class Answer:
         return {
             **self._head(streamed=False),
             "choices": choices,
-            "usage": self._usage(finished),
+            "usage": self._usage(),
+            "timings": self.record.timings,
         }
 
-    async def streamed(self, events: Events, with_usage: bool) -> AsyncGenerator[str, None]:
-        """Server-sent events as the text comes; an error after the beginning is the last one."""
+    async def streamed(self, events: Events, with_usage: bool) -> AsyncGenerator[bytes, None]:
+        """Server-sent events as the text comes; an error after the beginning is the last one.
+
+        The last one but [DONE] has the timings.
+        """
         head = self._head(streamed=True) | ({"usage": None} if with_usage else {})
-        finished: dict[int, Completion] = {}
+        left = self.expected
         begun: dict[int, int] = {}
         """By index: characters of the tokens whose logprobs were told."""
         async with aclosing(events):
             try:
                 async for index, event in events:
+                    left -= event.completion is not None
                     for choice in self._pieces(index, event, begun.get(index)):
-                        yield sse({**head, "choices": [choice]})
+                        is_last = not left and choice["finish_reason"] and not with_usage
+                        end = {"timings": self.record.timings} if is_last else {}
+                        yield sse({**head, "choices": [choice], **end})
                     begun[index] = begun.get(index, 0) + self._characters(event.logprobs)
-                    if event.completion is not None:
-                        finished[index] = event.completion
             except ApiError as error:
                 yield sse(error.content())
                 return
         if with_usage:
-            yield sse({**head, "choices": [], "usage": self._usage(finished)})
+            end = {"usage": self._usage(), "timings": self.record.timings}
+            yield sse({**head, "choices": [], **end})
         yield DONE
 
     def _pieces(self, index: int, event: Event, offset: int | None) -> list[dict[str, Any]]:
@@ -141,12 +147,13 @@ class Answer:
     def _characters(self, found: Sequence[TokenLogprob]) -> int:
         return sum(len(self.vocabulary.read(each.token)[0]) for each in found)
 
-    def _usage(self, finished: Mapping[int, Completion]) -> dict[str, int]:
-        """A prompt counts once, however many answers it has."""
-        return Usage.of(
-            sum(c.prompt_tokens for index, c in finished.items() if index % self.number == 0),
-            sum(len(c.token_ids) for c in finished.values()),
-        ).model_dump()
+    def _usage(self) -> dict[str, int]:
+        asked, generated = self.record.prompt_tokens, self.record.completion_tokens
+        return {
+            "prompt_tokens": asked,
+            "completion_tokens": generated,
+            "total_tokens": asked + generated,
+        }
 
     def _head(self, streamed: bool) -> dict[str, Any]:
         return {
@@ -156,8 +163,3 @@ class Answer:
             "model": self.model,
             "system_fingerprint": self.fingerprint,
         }
-
-
-def sse(data: Mapping[str, Any]) -> str:
-    """One server-sent event."""
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -8,14 +8,24 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from raylora.serve.http.protocol import ErrorBody, UnsupportedField
+from raylora.serve.http.fields import UnsupportedField
 
 log = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status; HTTP has none."""
+
+
+class ErrorBody(BaseModel):
+    """The inside of {"error": ...}."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
 
 
 class ApiError(HTTPException):

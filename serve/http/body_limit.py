@@ -3,6 +3,7 @@
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raylora.serve.http.api_errors import ApiError, body_too_large
+from raylora.serve.http.headers import header
 
 MAX_BODY_BYTES = 10_000_000
 """Bodies of this size and more are answered 413; a 128k-token prompt has about 600 kB."""
@@ -20,7 +21,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        declared = header(scope, b"content-length")
         if declared.isdigit() and int(declared) >= self._limit:
             await body_too_large(self._limit).response()(scope, receive, send)
             return
@@ -42,7 +43,7 @@ class BodyLimit:
 
 async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY_BYTES) -> bytes:
     """All of a request's body. Raises ApiError where it reaches the limit."""
-    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    declared = header(scope, b"content-length")
     if declared.isdigit() and int(declared) >= limit:
         raise body_too_large(limit)
     pieces: list[bytes] = []

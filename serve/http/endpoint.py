@@ -5,21 +5,17 @@ import hashlib
 import json
 import logging
 import time
-import uuid
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 from raylora.config.serve_spec import BatchingSpec, RouteSpec
-from raylora.engine.generator import check_length
-from raylora.engine.grammar import grammar_of
-from raylora.engine.prompts import chat_prompt
 from raylora.engine.request import Completion, Event, FinishReason, Request
 from raylora.engine.sampling import Sampling
 from raylora.engine.vocabulary import Vocabulary
-from raylora.errors import InvalidAdapter, InvalidRequest, NotFound, RayloraError
+from raylora.errors import InvalidAdapter, NotFound, RayloraError
 from raylora.serve.adapters.residency import Residency
 from raylora.serve.adapters.resident import AdapterState, Lease
 from raylora.serve.adapters.routing import Routing
@@ -33,7 +29,8 @@ from raylora.serve.http.api_errors import (
     queue_full,
     unavailable,
 )
-from raylora.serve.http.protocol import ChatBody, CompletionBody, GenerationBody
+from raylora.serve.http.prompting import Prompting, of_answer
+from raylora.serve.ids import new_id
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -59,11 +56,15 @@ class Endpoint:
     open_tokens: int = 0
     """Prompts of the open requests and what their answers may come to."""
     vocabulary: Vocabulary = field(init=False)
+    prompting: Prompting = field(init=False)
     routing: Routing = field(init=False)
     _shadows: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     def __post_init__(self) -> None:
         self.vocabulary = Vocabulary(self.tokenizer)
+        self.prompting = Prompting(
+            self.tokenizer, self.max_length, self.batching.default_max_tokens
+        )
         self.routing = Routing(self.residency, self.routes)
 
     @property
@@ -87,17 +88,6 @@ class Endpoint:
     async def resolve(self, model: str) -> str | None:
         """The version a request would be answered by, None for the base; loads nothing."""
         return await self.answerable(self.residency.resolve(model))
-
-    def chat_prompt(self, body: ChatBody, lease: Lease) -> list[int]:
-        """Token ids of the conversation, in the template that the version was trained with."""
-        prompt = self._rendered(body, body.shown_tools, lease)
-        if body.shown_tools and prompt == self._rendered(body, (), lease):
-            raise bad_request("the model's chat template shows no tools", "tools")
-        return self._checked(prompt, "messages")
-
-    def prompts(self, body: CompletionBody) -> list[list[int]]:
-        """Token ids of each prompt."""
-        return [self._checked(self._tokens(prompt), "prompt") for prompt in body.prompts]
 
     async def generate(
         self, prompts: Sequence[Sequence[int]], lease: Lease, sampling: Sampling, answers: int = 1
@@ -162,9 +152,11 @@ class Endpoint:
         if self.engine.open_requests + len(prompts) * answers > self.limit:
             waiting = max(0, self.engine.open_requests - self.batching.max_batch_size)
             raise queue_full(waiting, RETRY_AFTER_S)
-        index = {uuid.uuid4().hex: i for i in range(len(prompts) * answers)}
+        index = {new_id(): i for i in range(len(prompts) * answers)}
         requests = [
-            Request(name, tuple(prompts[i // answers]), lease.adapter, _own(sampling, i % answers))
+            Request(
+                name, tuple(prompts[i // answers]), lease.adapter, of_answer(sampling, i % answers)
+            )
             for name, i in index.items()
         ]
         seconds = self.batching.request_timeout_s
@@ -189,43 +181,6 @@ class Endpoint:
             self.open_tokens -= tokens
             await events.aclose()
 
-    def most_tokens(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, answers: int
-    ) -> int:
-        """What a request may come to: its prompts, and all that its answers have room for."""
-        return sum(
-            len(prompt) + answers * min(sampling.max_new_tokens, self.max_length - len(prompt))
-            for prompt in prompts
-        )
-
-    def sampling(self, body: GenerationBody, max_tokens: int | None) -> Sampling:
-        """What the engine is to do, by OpenAI's defaults."""
-        return Sampling(
-            max_new_tokens=max_tokens or self.batching.default_max_tokens,
-            temperature=1.0 if body.temperature is None else body.temperature,
-            top_p=1.0 if body.top_p is None else body.top_p,
-            top_k=body.top_k or 0,
-            seed=body.seed,
-            stop=body.stop,
-            min_p=body.min_p or 0.0,
-            presence_penalty=body.presence_penalty or 0.0,
-            frequency_penalty=body.frequency_penalty or 0.0,
-            repetition_penalty=body.repetition_penalty or 1.0,
-            logit_bias=self._bias(body.logit_bias or {}),
-            logprobs=body.wanted_logprobs,
-            grammar=_grammar(body.wanted_schema),
-        )
-
-    def _rendered(
-        self, body: ChatBody, tools: Sequence[Mapping[str, Any]], lease: Lease
-    ) -> list[int]:
-        messages = [message.rendered() for message in body.messages]
-        try:
-            return chat_prompt(self.tokenizer, messages, tools, lease.chat_template)
-        except Exception as error:
-            # Templates refuse some sequences of roles by raising; their message says which.
-            raise bad_request(f"the chat template refuses: {error}", "messages") from error
-
     async def answerable(self, wanted: Awaitable[T]) -> T:
         try:
             return await wanted
@@ -236,51 +191,11 @@ class Endpoint:
         except RayloraError as error:
             raise unavailable(_with_hint(error)) from error
 
-    def _tokens(self, prompt: str | list[int]) -> list[int]:
-        if isinstance(prompt, str):
-            return self.tokenizer.encode(prompt)
-        self._refuse_unknown(prompt, "prompt")
-        return prompt
-
-    def _bias(self, wanted: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
-        self._refuse_unknown(wanted, "logit_bias")
-        return tuple(wanted.items())
-
-    def _refuse_unknown(self, tokens: Iterable[int], param: str) -> None:
-        size = len(self.tokenizer)
-        wrong = [token for token in tokens if not 0 <= token < size]
-        if wrong:
-            raise bad_request(f"token {wrong[0]} is not in 0..{size - 1}", param)
-
-    def _checked(self, prompt: list[int], param: str) -> list[int]:
-        try:
-            check_length(len(prompt), self.max_length)
-        except InvalidRequest as error:
-            code = "context_length_exceeded" if prompt else "empty_prompt"
-            raise bad_request(error.message, param, code) from error
-        return prompt
-
 
 def fingerprint(**facts: str) -> str:
     """OpenAI's system_fingerprint: changes when what computes the answers changes."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return f"fp_{digest[:12]}"
-
-
-def _grammar(schema: Mapping[str, Any] | None) -> str | None:
-    if schema is None:
-        return None
-    try:
-        return grammar_of(schema)
-    except InvalidRequest as error:
-        raise bad_request(error.message, "response_format") from error
-
-
-def _own(sampling: Sampling, number: int) -> Sampling:
-    """Of the answers to one prompt each has a seed of its own."""
-    if sampling.seed is None:
-        return sampling
-    return replace(sampling, seed=sampling.seed + number)
 
 
 def _with_hint(error: RayloraError) -> str:

@@ -1,11 +1,25 @@
 """What /v1/models and /v1/adapters say."""
 
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel
 
 from raylora.serve.adapters.resident import AdapterState, Resident
 from raylora.serve.http.endpoint import Endpoint
-from raylora.serve.http.protocol import ModelCard
 from raylora.tracking.adapters.reference import Reference
+
+
+class ModelCard(BaseModel):
+    """One entry of /v1/models."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "raylora"
+    root: str
+    """The model it stands for: name@version for an adapter, the base for itself."""
+    parent: str | None = None
+    """The base below an adapter."""
 
 
 async def model_cards(endpoint: Endpoint) -> list[ModelCard]:

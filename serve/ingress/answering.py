@@ -133,6 +133,8 @@ class Relayed:
         self._connection = connection
         self._number = number
         self._body: bytes | None = body
+        self._start: Message | None = None
+        """Held until the first piece of the body, with which it goes as one frame."""
         self._complete = False
         self.gone = asyncio.Event()
 
@@ -157,9 +159,14 @@ class Relayed:
     async def send(self, message: Message) -> None:
         """Pass a piece of the answer on."""
         if message["type"] == "http.response.start":
-            headers = list(message.get("headers", ()))
-            self._connection.send(self._number, Word.START, message["status"], headers)
+            self._start = message
             return
         more = message.get("more_body", False)
+        piece = (bytes(message.get("body", b"")), more)
         self._complete = not more
-        self._connection.send(self._number, Word.BODY, bytes(message.get("body", b"")), more)
+        start, self._start = self._start, None
+        if start is None:
+            self._connection.send(self._number, Word.BODY, *piece)
+        else:
+            headers = list(start.get("headers", ()))
+            self._connection.send(self._number, Word.START, start["status"], headers, *piece)

@@ -1,13 +1,15 @@
 """Routes whose requests go to every replica, and what their answers are together."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from raylora.serve.ingress import metrics_text
 from raylora.serve.ingress.link import Piece
 
 ADAPTERS, ROUTES, METRICS = "/v1/adapters", "/v1/routes", "/metrics"
+INGRESS = "ingress"
+"""In the place of a replica's name."""
 LORA = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 
 
@@ -20,8 +22,11 @@ def reaches_all(method: str, path: str) -> bool:
     )
 
 
-def merged(answers: Mapping[str, Piece]) -> Piece:
-    """One answer of all, by replica: the first refusal; else lists put together, or the first."""
+def merged(answers: Mapping[str, Piece], own_metrics: Callable[[], str]) -> Piece:
+    """One answer of all, by replica: the first refusal; else lists put together, or the first.
+
+    own_metrics: the ingress's, which stand beside those of the replicas.
+    """
     ordered = [answers[replica] for replica in sorted(answers)]
     refused = next((answer for answer in ordered if answer.status >= 400), None)
     if refused is not None:
@@ -29,6 +34,7 @@ def merged(answers: Mapping[str, Piece]) -> Piece:
     whole = ordered[0]
     if (b"content-type", metrics_text.CONTENT_TYPE.encode()) in whole.headers:
         texts = {replica: answer.body.decode() for replica, answer in answers.items()}
+        texts[INGRESS] = own_metrics()
         return _with_body(whole, metrics_text.merged(texts).encode())
     lists = {replica: _listed(answers[replica].body) for replica in sorted(answers)}
     if any(entries is None for entries in lists.values()):

@@ -1,8 +1,8 @@
 """What the ingress and a replica say to each other: ASGI's messages as msgpack arrays on TCP.
 
     ingress -> replica   [id, OPEN, scope, body]    [id, GONE]
-    replica -> ingress   [id, START, status, headers]    [id, BODY, bytes, more]    [id, BROKEN]
-                         [0, STATE, load]
+    replica -> ingress   [id, START, status, headers, bytes, more]    [id, BODY, bytes, more]
+                         [id, BROKEN]    [0, STATE, load]
 
 The first message of a connection is the replica's secret, which Ray has told the ingress.
 """
@@ -34,7 +34,7 @@ class FrameProtocol(asyncio.Protocol):
     """One side of a connection: whole frames in, whole frames out."""
 
     def __init__(self) -> None:
-        self._unpacker = msgpack.Unpacker(max_buffer_size=MAX_FRAME)
+        self._unpacker = msgpack.Unpacker(max_buffer_size=MAX_FRAME, use_list=False)
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -76,7 +76,6 @@ def portable(scope: Mapping[str, Any]) -> dict[str, Any]:
 
 def scope_of(told: Mapping[str, Any]) -> dict[str, Any]:
     """The ASGI scope on the other side."""
-    client, server = told["client"], told["server"]
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -84,9 +83,6 @@ def scope_of(told: Mapping[str, Any]) -> dict[str, Any]:
         "root_path": "",
         "raw_path": told["path"].encode(),
         **told,
-        "headers": [(name, value) for name, value in told["headers"]],
-        "client": tuple(client) if client else None,
-        "server": tuple(server) if server else None,
         "state": {},
     }
 

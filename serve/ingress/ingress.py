@@ -13,6 +13,7 @@ from raylora.config.serve_spec import ServeSpec
 from raylora.serve.ingress.door import behind_door
 from raylora.serve.ingress.link import Address
 from raylora.serve.ingress.listener import Listener
+from raylora.serve.ingress.refusals import Refusals
 from raylora.serve.ingress.relay import Relay
 from raylora.serve.ingress.replicas import Replicas
 
@@ -35,9 +36,12 @@ class Ingress:
         self._drain_s = drain_s
         self._woken = float("-inf")
         self._replicas = Replicas(self._addresses, self._wake)
-        self._relay = Relay(self._replicas, timeout_s=spec.batching.request_timeout_s)
+        refusals = Refusals()
+        self._relay = Relay(
+            self._replicas, timeout_s=spec.batching.request_timeout_s, metrics=refusals.text
+        )
         self._looking = asyncio.ensure_future(self._replicas.run())
-        self._app = behind_door(self._relay, spec)
+        self._app = behind_door(self._relay, spec, refusals)
         self._listener = Listener(self._app, spec.host, spec.port) if listens else None
         if self._listener is not None:
             self._listener.start()

@@ -2,7 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ class Piece:
     """A part of an answer: the first one has the status."""
 
     status: int
-    headers: list[tuple[bytes, bytes]]
+    headers: Sequence[tuple[bytes, bytes]]
     body: bytes
     more: bool
 
@@ -46,7 +47,7 @@ class Link(FrameProtocol):
         """Set once the replica has told its state."""
         self._lost = lost
         self._numbers = itertools.count(1)
-        self._answers: dict[int, asyncio.Queue[Any]] = {}
+        self._answers: dict[int, Exchange] = {}
         self._state: dict[str, Any] = {}
         self._names: frozenset[str] = frozenset()
 
@@ -62,34 +63,19 @@ class Link(FrameProtocol):
             draining=self._state["draining"],
         )
 
-    async def request(
-        self, scope: Mapping[str, Any], body: bytes, limit_s: float
-    ) -> AsyncGenerator[Piece, None]:
-        """The pieces of an answer; closing it early tells the replica that the client has gone.
-
-        Raises LinkLost where the replica goes before the last one, TimeoutError after limit_s.
-        """
-        deadline = asyncio.get_running_loop().time() + limit_s
+    def request(self, scope: Mapping[str, Any], body: bytes, limit_s: float) -> "Exchange":
+        """Send a request; to be closed by who asks, which tells the replica if it is early."""
         number = next(self._numbers)
-        answer: asyncio.Queue[Any] = asyncio.Queue()
-        self._answers[number] = answer
+        exchange = Exchange(self, number, limit_s)
+        self._answers[number] = exchange
         self.send(number, Word.OPEN, scope, body)
-        status, headers, more = 0, [], True
-        try:
-            while more:
-                async with asyncio.timeout_at(deadline):
-                    frame = await answer.get()
-                match frame:
-                    case [_, Word.START, status, headers]:
-                        pass
-                    case [_, Word.BODY, piece, more]:
-                        yield Piece(status, headers, piece, more)
-                    case _:
-                        raise LinkLost(self.address.id)
-        finally:
-            del self._answers[number]
-            if more:
-                self.send(number, Word.GONE)
+        return exchange
+
+    def forget(self, number: int, *, ended: bool) -> None:
+        """Nobody waits for this answer any more."""
+        del self._answers[number]
+        if not ended:
+            self.send(number, Word.GONE)
 
     def received(self, frame: Any) -> None:
         """A piece of an answer, or what the replica holds and has to do."""
@@ -98,17 +84,69 @@ class Link(FrameProtocol):
                 self._state = state
                 self._names = frozenset(state["names"])
                 self.ready.set()
-            case [int(number), *_]:
+            case [int(number), *told]:
                 if answer := self._answers.get(number):
-                    answer.put_nowait(frame)
+                    answer.take(told)
             case _:
                 self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio: everything that is open here breaks off."""
         for answer in self._answers.values():
-            answer.put_nowait(None)
+            answer.take([Word.BROKEN])
         self._lost(self)
+
+
+class Exchange:
+    """One request and the pieces of its answer, as they come; read by one task."""
+
+    def __init__(self, link: Link, number: int, limit_s: float) -> None:
+        self._link = link
+        self._number = number
+        self._loop = asyncio.get_running_loop()
+        self._come: deque[Piece | Exception] = deque()
+        self._waiting: asyncio.Future[None] | None = None
+        self._status = 0
+        self._headers: Sequence[tuple[bytes, bytes]] = ()
+        self._ended = False
+        # One timer for all pieces: a timeout for each would cost 6 us.
+        self._limit = self._loop.call_later(limit_s, self._put, TimeoutError())
+
+    async def next(self) -> Piece:
+        """The next piece; the last one has no more.
+
+        Raises LinkLost where the replica goes before it, TimeoutError after the limit.
+        """
+        while not self._come:
+            self._waiting = self._loop.create_future()
+            await self._waiting
+        come = self._come.popleft()
+        if isinstance(come, Exception):
+            raise come
+        return come
+
+    def take(self, told: Sequence[Any]) -> None:
+        """A frame has come for it."""
+        match told:
+            case [Word.BODY, bytes(body), bool(more)]:
+                pass
+            case [Word.START, int(status), headers, bytes(body), bool(more)]:
+                self._status, self._headers = status, headers
+            case _:
+                self._put(LinkLost(self._link.address.id))
+                return
+        self._ended = not more
+        self._put(Piece(self._status, self._headers, body, more))
+
+    def close(self) -> None:
+        """To be called once."""
+        self._limit.cancel()
+        self._link.forget(self._number, ended=self._ended)
+
+    def _put(self, come: Piece | Exception) -> None:
+        self._come.append(come)
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
 
 async def connect(address: Address, lost: Callable[[Link], None]) -> Link:

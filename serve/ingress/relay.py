@@ -5,15 +5,14 @@ begun ends with an error event, never in silence.
 """
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from pydantic_core import from_json
 from starlette.types import Receive, Scope, Send
 
-from raylora.serve.http.answers import sse
+from raylora.serve.edge.request_record import record_in
 from raylora.serve.http.api_errors import (
     ApiError,
     deadline_passed,
@@ -22,6 +21,7 @@ from raylora.serve.http.api_errors import (
     replica_lost,
 )
 from raylora.serve.http.body_limit import MAX_BODY_BYTES, read_body
+from raylora.serve.http.sse import sse
 from raylora.serve.ingress.fan_out import merged, reaches_all
 from raylora.serve.ingress.frames import portable
 from raylora.serve.ingress.link import Link, LinkLost, Piece
@@ -41,10 +41,13 @@ RAYS_OWN = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled")
 class Relay:
     """One application for all clients."""
 
-    def __init__(self, replicas: Replicas, *, timeout_s: float) -> None:
-        """timeout_s: after this long a replica ends a request itself."""
+    def __init__(
+        self, replicas: Replicas, *, timeout_s: float, metrics: Callable[[], str]
+    ) -> None:
+        """timeout_s: after this long a replica ends a request itself; metrics: of the ingress."""
         self._replicas = replicas
         self._timeout_s = timeout_s
+        self._metrics = metrics
         self.open_requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,6 +58,7 @@ class Relay:
         try:
             await self._answer(scope, receive, send)
         except ApiError as error:
+            record_in(scope).refused = True
             await error.response()(scope, receive, send)
         finally:
             self.open_requests -= 1
@@ -62,35 +66,34 @@ class Relay:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/healthz" and not self._replicas.links:
             # Nothing is wrong where the replicas were scaled to zero or are on their way.
-            await _send_pieces(
-                _whole(Piece(200, JSON, b'{"status":"ok","replicas":0}', False)), send
-            )
+            await _send(Piece(200, JSON, b'{"status":"ok","replicas":0}', False), send)
             return
         body = await read_body(scope, receive, MAX_BODY_BYTES)
         told = portable(scope)
         told["headers"] = [pair for pair in scope["headers"] if pair[0] not in RAYS_OWN]
         if reaches_all(scope["method"], scope["path"]):
-            await _send_pieces(_whole(await self._from_all(told, body)), send)
+            await _send(await self._from_all(told, body), send)
             return
         watch = _cancelled_when_gone(receive)
         try:
-            await _send_pieces(self._from_one(told, body), send)
+            await self._from_one(told, body, send)
         except asyncio.CancelledError:
             if not watch.done():
                 raise
         finally:
             watch.cancel()
 
-    async def _from_one(self, told: Mapping[str, Any], body: bytes) -> AsyncGenerator[Piece, None]:
-        """The answer of the first replica that begins one."""
-        begun: Piece | None = None
+    async def _from_one(self, told: Mapping[str, Any], body: bytes, send: Send) -> None:
+        """Pass on the answer of the first replica that begins one."""
         for _ in range(TRIES):
             link = await self._picked(told["method"], body)
+            exchange = link.request(told, body, self._timeout_s + GRACE_S)
+            begun: Piece | None = None
             try:
-                async with aclosing(link.request(told, body, self._timeout_s + GRACE_S)) as pieces:
-                    async for piece in pieces:
-                        begun = piece
-                        yield piece
+                while begun is None or begun.more:
+                    piece = await exchange.next()
+                    await _send(piece, send, is_first=begun is None)
+                    begun = piece
                 return
             except TimeoutError as error:
                 failure = deadline_passed(self._timeout_s)
@@ -98,8 +101,10 @@ class Relay:
                     raise failure from error
             except LinkLost:
                 failure = replica_lost()
+            finally:
+                exchange.close()
             if begun is not None:
-                yield _last(begun, failure)
+                await _send(_last(begun, failure), send, is_first=False)
                 return
         raise replica_lost()
 
@@ -108,7 +113,7 @@ class Relay:
         try:
             if method == "GET":
                 return (await self._replicas.present(self._timeout_s))[0]
-            link = await self._replicas.pick(_model(body), self._timeout_s)
+            link = await self._replicas.pick(lambda: _model(body), self._timeout_s)
         except TimeoutError as error:
             raise no_replica(self._timeout_s) from error
         if link is None:
@@ -119,13 +124,9 @@ class Relay:
     async def _from_all(self, told: Mapping[str, Any], body: bytes) -> Piece:
         """What every replica says, as one answer."""
         await self._picked("GET", b"")
-
-        async def of(link: Link) -> Piece:
-            pieces = [piece async for piece in link.request(told, body, self._timeout_s)]
-            return replace(pieces[-1], body=b"".join(piece.body for piece in pieces))
-
         links = self._replicas.links
-        heard = await asyncio.gather(*map(of, links), return_exceptions=True)
+        asked = (_whole(link, told, body, self._timeout_s) for link in links)
+        heard = await asyncio.gather(*asked, return_exceptions=True)
         answers = {
             link.address.id: answer
             for link, answer in zip(links, heard, strict=True)
@@ -133,22 +134,25 @@ class Relay:
         }
         if not answers:
             raise replica_lost()
-        return merged(answers)
+        return merged(answers, self._metrics)
 
 
-async def _send_pieces(pieces: AsyncGenerator[Piece, None], send: Send) -> None:
-    started = False
-    async with aclosing(pieces):
-        async for piece in pieces:
-            if not started:
-                start = {"status": piece.status, "headers": piece.headers}
-                await send({"type": "http.response.start", **start})
-                started = True
-            await send({"type": "http.response.body", "body": piece.body, "more_body": piece.more})
+async def _send(piece: Piece, send: Send, *, is_first: bool = True) -> None:
+    if is_first:
+        start = {"status": piece.status, "headers": piece.headers}
+        await send({"type": "http.response.start", **start})
+    await send({"type": "http.response.body", "body": piece.body, "more_body": piece.more})
 
 
-async def _whole(piece: Piece) -> AsyncGenerator[Piece, None]:
-    yield piece
+async def _whole(link: Link, told: Mapping[str, Any], body: bytes, limit_s: float) -> Piece:
+    exchange = link.request(told, body, limit_s)
+    pieces: list[Piece] = []
+    try:
+        while not pieces or pieces[-1].more:
+            pieces.append(await exchange.next())
+    finally:
+        exchange.close()
+    return replace(pieces[-1], body=b"".join(piece.body for piece in pieces))
 
 
 def _last(begun: Piece, failure: ApiError) -> Piece:
@@ -156,14 +160,14 @@ def _last(begun: Piece, failure: ApiError) -> Piece:
     streamed = any(
         name == b"content-type" and value.startswith(EVENTS) for name, value in begun.headers
     )
-    return replace(begun, body=sse(failure.content()).encode() if streamed else b"", more=False)
+    return replace(begun, body=sse(failure.content()) if streamed else b"", more=False)
 
 
 def _model(body: bytes) -> str:
     """The model that a body names; empty where it names none: the replica says what is wrong."""
     try:
-        value = json.loads(body)["model"] if body else ""
-    except (ValueError, KeyError, TypeError, RecursionError):
+        value = from_json(body)["model"] if body else ""
+    except (ValueError, KeyError, TypeError):
         return ""
     return value if isinstance(value, str) else ""
 

@@ -49,12 +49,16 @@ class Replicas:
                 log.warning("looking for replicas failed: %s", error)
             await self._pause()
 
-    async def pick(self, model: str, limit_s: float) -> Link | None:
+    async def pick(self, model: Callable[[], str], limit_s: float) -> Link | None:
         """A replica for a request; None where all there are have too much to do.
 
-        Raises TimeoutError as `present` does.
+        model: what it asks for, which is looked up only where there is a choice. Raises
+        TimeoutError as `present` does.
         """
-        chosen = choose([link.candidate for link in await self.present(limit_s)], model)
+        links = await self.present(limit_s)
+        if len(links) == 1:
+            return links[0] if links[0].candidate.takes_more else None
+        chosen = choose([link.candidate for link in links], model())
         return None if chosen is None else self._links[chosen.id]
 
     async def present(self, limit_s: float) -> list[Link]:
@@ -62,12 +66,13 @@ class Replicas:
 
         Where there is none at all one is asked for and waited for. Raises TimeoutError.
         """
-        async with asyncio.timeout(limit_s):
-            while not self._usable():
-                self._changed.clear()
-                self._in_hurry.set()
-                self._wake()
-                await self._changed.wait()
+        if not self._usable():
+            async with asyncio.timeout(limit_s):
+                while not self._usable():
+                    self._changed.clear()
+                    self._in_hurry.set()
+                    self._wake()
+                    await self._changed.wait()
         return sorted(self._usable(), key=lambda link: link.candidate.open)
 
     def _usable(self) -> list[Link]:

@@ -1,6 +1,7 @@
 """The one generator: evaluation, batch inference and serving all use this engine."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -145,7 +146,9 @@ class Engine:
         """Begin the prompts of the rows that are next."""
         admitted = self._scheduler.admit(self._inside())
         events: list[Event] = []
+        now = time.monotonic()
         for row in admitted:
+            row.begun = now
             try:
                 row.owner = row.adapter and (row.adapter, self._bank.stamp(row.adapter))
             except Exception as error:

@@ -47,6 +47,8 @@ class Completion:
     error: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     """Where asked for, of each new token but the end token."""
+    begun: float | None = None
+    """When its prompt was taken in, by time.monotonic; None where the engine does not say."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ class Row:
         """Whose prefixes it may use: the adapter's version."""
         self.known: torch.Tensor | None = None
         """Keys and values of the prompt's beginning, until the prefill has them."""
+        self.begun: float | None = None
+        """When the engine took the prompt in, by time.monotonic."""
 
     @property
     def id(self) -> str:
@@ -93,6 +95,7 @@ class Row:
             prompt_tokens=self.prompt_length,
             error=error,
             logprobs=tuple(self._logprobs),
+            begun=self.begun,
         )
         return Event(self.id, piece, completion, self._news())
 

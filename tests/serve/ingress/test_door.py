@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 from raylora.config.key_file import ApiKey, add_key
 from raylora.config.serve_spec import ServeSpec
 from raylora.serve.ingress.door import behind_door
+from raylora.serve.ingress.refusals import Refusals
 
 
 class House:
@@ -33,18 +34,23 @@ def house() -> House:
 
 
 @pytest.fixture
+def refusals() -> Refusals:
+    return Refusals()
+
+
+@pytest.fixture
 def log(tmp_path: Path) -> Path:
     return tmp_path / "access.jsonl"
 
 
 @pytest.fixture
-def ask(house: House, tmp_path: Path, log: Path):
+def ask(house: House, tmp_path: Path, log: Path, refusals: Refusals):
     """POST to a route with a key of two requests a minute, or with the headers given."""
     file = tmp_path / "keys.json"
     _, secret = add_key(
         file, lambda sha256: ApiKey(id="mine", sha256=sha256, requests_per_minute=2)
     )
-    app = behind_door(house, ServeSpec(keys=str(file), access_log=str(log)))
+    app = behind_door(house, ServeSpec(keys=str(file), access_log=str(log)), refusals)
 
     async def send(path: str, headers: dict[str, str]) -> httpx.Response:
         transport = httpx.ASGITransport(app)

@@ -13,9 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
+from raylora.serve.edge.observer import Observer
+from raylora.serve.edge.request_record import RequestRecord
 from raylora.serve.ingress import relay as relay_module
 from raylora.serve.ingress.answering import AnsweringServer
 from raylora.serve.ingress.link import Address
+from raylora.serve.ingress.refusals import Refusals
 from raylora.serve.ingress.relay import Relay
 from raylora.serve.ingress.replicas import Replicas
 
@@ -72,6 +75,10 @@ class Backend:
 Client = httpx.AsyncClient
 
 
+def counting(refusals: Refusals) -> Callable[[RequestRecord], None]:
+    return lambda record: refusals.tell(record) if record.refused else None
+
+
 @asynccontextmanager
 async def ingress(*backends: Backend, wake=lambda: None) -> AsyncIterator[tuple[Client, Relay]]:
     """A client of an ingress that finds these replicas."""
@@ -83,11 +90,12 @@ async def ingress(*backends: Backend, wake=lambda: None) -> AsyncIterator[tuple[
         return [Address(b.name, "127.0.0.1", b.server.port, b.server.secret) for b in there]
 
     replicas = Replicas(look, wake)
-    relay = Relay(replicas, timeout_s=5)
+    refusals = Refusals()
+    relay = Relay(replicas, timeout_s=5, metrics=refusals.text)
     running = asyncio.ensure_future(replicas.run())
     while len(replicas.links) < len(backends):
         await asyncio.sleep(0.01)
-    transport = httpx.ASGITransport(relay)
+    transport = httpx.ASGITransport(Observer(relay, (counting(refusals),)))
     try:
         async with Client(transport=transport, base_url="http://ingress") as client:
             yield client, relay
@@ -243,7 +251,7 @@ def test_without_a_replica_one_is_asked_for_and_waited_for():
             return [Address(b.name, "127.0.0.1", b.server.port, b.server.secret) for b in there]
 
         replicas = Replicas(look, woken.set)
-        relay = Relay(replicas, timeout_s=5)
+        relay = Observer(Relay(replicas, timeout_s=5, metrics=str), ())
         running = asyncio.ensure_future(replicas.run())
         async with Client(
             transport=httpx.ASGITransport(relay), base_url="http://ingress"
