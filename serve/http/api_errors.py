@@ -1,7 +1,7 @@
 """Failures as OpenAI's clients expect them: {"error": {"message", "type", "param", "code"}}."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -10,8 +10,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-
-from raylora.serve.http.fields import UnsupportedField
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +56,18 @@ class ApiError(HTTPException):
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     """The request is wrong as it stands."""
     return ApiError(HTTPStatus.BAD_REQUEST, message, param=param, code=code)
+
+
+def invalid_body(problems: Sequence[Mapping[str, Any]]) -> ApiError:
+    """The first of pydantic's problems with a body, with the field it is in."""
+    first = problems[0]
+    path = [str(part) for part in first["loc"] if part != "body"]
+    param = ".".join(path) or None
+    if first["type"] == "json_invalid":
+        return bad_request(f"the body is no JSON: {first['ctx']['error']}")
+    where = f"{param}: " if param else "body: "
+    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    return bad_request(f"{where}{first['msg']}{more}", param, first["type"])
 
 
 def model_not_found(message: str) -> ApiError:
@@ -159,13 +169,9 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, ApiError)
         return error.response()
 
-    async def unsupported(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, UnsupportedField)
-        return bad_request(str(error), error.param, "unsupported_parameter").response()
-
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return _invalid_body(error).response()
+        return invalid_body(error.errors()).response()
 
     async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -178,22 +184,9 @@ def install(app: FastAPI) -> None:
         return internal_error("internal error; the endpoint's log says more").response()
 
     app.add_exception_handler(ApiError, api_error)
-    app.add_exception_handler(UnsupportedField, unsupported)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(Exception, unexpected)
-
-
-def _invalid_body(error: RequestValidationError) -> ApiError:
-    """The first problem of a body, with the field it is in."""
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part != "body"]
-    param = ".".join(path) or None
-    if first["type"] == "json_invalid":
-        return bad_request(f"the body is no JSON: {first['ctx']['error']}")
-    where = f"{param}: " if param else "body: "
-    more = f" ({len(error.errors()) - 1} more problems)" if len(error.errors()) > 1 else ""
-    return bad_request(f"{where}{first['msg']}{more}", param, first["type"])
 
 
 def _kind(status: int) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from raylora.serve.http.api_errors import ApiError, bad_request
+
 IGNORED = frozenset(
     {
         "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier",
@@ -35,15 +37,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 _DROPPED = IGNORED | NEUTRAL.keys()
 
 
-class UnsupportedField(Exception):
-    """A known field with a value that would change the answer."""
-
-    def __init__(self, param: str, value: Any) -> None:
-        accepted = " or ".join(repr(value) for value in (*NEUTRAL[param], None))
-        super().__init__(f"{param}={value!r} is not supported; leave it out or send {accepted}")
-        self.param = param
-
-
 class Body(BaseModel):
     """A request body: unknown fields are refused."""
 
@@ -60,8 +53,15 @@ class Body(BaseModel):
         for name, accepted in NEUTRAL.items():
             value = fields.get(name)
             if value is not None and not any(_same(value, neutral) for neutral in accepted):
-                raise UnsupportedField(name, value)
+                raise _unsupported(name, value)
         return {k: v for k, v in fields.items() if k not in _DROPPED}
+
+
+def _unsupported(param: str, value: Any) -> ApiError:
+    """For a known field with a value that would change the answer."""
+    accepted = " or ".join(repr(value) for value in (*NEUTRAL[param], None))
+    message = f"{param}={value!r} is not supported; leave it out or send {accepted}"
+    return bad_request(message, param, "unsupported_parameter")
 
 
 def _same(value: Any, other: Any) -> bool:

@@ -16,7 +16,7 @@ from raylora.serve.http.connected import while_connected
 from raylora.serve.http.endpoint import Endpoint
 from raylora.serve.http.event_stream import EventStream
 from raylora.serve.http.protocol import ChatBody, CompletionBody, GenerationBody
-from raylora.serve.http.reading import BodyRoute
+from raylora.serve.http.reading import BodyRoute, Shortcut
 
 ADAPTER_HEADER = "x-raylora-adapter"
 """name@version that answered; absent where the base did."""
@@ -44,6 +44,8 @@ def add(app: FastAPI, endpoint: Endpoint) -> None:
         app.router.add_api_route(
             path, route, methods=["POST"], response_model=None, route_class_override=BodyRoute
         )
+    routes = [route for route in app.routes if isinstance(route, BodyRoute)]
+    app.add_middleware(Shortcut, routes=routes)
 
 
 async def _answer(

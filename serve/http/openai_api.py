@@ -17,7 +17,7 @@ def create_app(endpoint: Endpoint, edge: Edge | None = None) -> FastAPI:
     """The ASGI application of one replica; without an edge it is open to all who reach it."""
     app = FastAPI(title="raylora", version=__version__)
     api_errors.install(app)
-    generation.add(app, endpoint)  # first: routes are tried in their order
+    generation.add(app, endpoint)  # first: its middleware is to be the innermost
     (edge or Edge()).surround(app, endpoint)
     _add_listings(app, endpoint)
     adapter_routes.add(app, endpoint)
