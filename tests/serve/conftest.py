@@ -56,7 +56,9 @@ class EchoEngine:
         self.requests.append(request)
         reply = self.tokenizer.encode(f"[{request.adapter or 'base'}] ")
         reply += [*request.prompt_ids, self.tokenizer.eos_token_id]
-        self.rows[request.id] = (Row(request, self.tokenizer, 10_000), reply)
+        row = Row(request, self.tokenizer, 10_000)
+        row.begun = time.monotonic()
+        self.rows[request.id] = (row, reply)
 
     def cancel(self, request_id: str) -> None:
         self.cancelled.append(request_id)

@@ -83,3 +83,14 @@ def test_what_is_let_through_is_for_the_replica_to_write_down_under_the_same_id(
     own = ask(**{"x-request-id": "abc"})
     assert own.json()["id"] == "abc"
     assert log.read_text("utf-8") == ""
+
+
+def test_who_is_refused_is_counted_and_who_is_let_in_is_not(ask, refusals):
+    for headers in ({"Authorization": "Bearer wrong"}, {}, {}, {}):
+        ask(**headers)
+    ask("/v1/adapters")
+    found = dict(line.rsplit(" ", 1) for line in refusals.text().splitlines() if line[0] != "#")
+    assert found['raylora_requests_total{adapter="",status="401"}'] == "1.0"
+    assert found['raylora_requests_total{adapter="",status="429"}'] == "1.0"
+    assert found['raylora_refused_total{status="403"}'] == "1.0"
+    assert not any('"200"' in series for series in found)

@@ -2,111 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, StreamingResponse
-from starlette.routing import Route
+from tests.serve.ingress.backends import BODY, Backend, Client, ingress, run
 
 from raylora.serve.edge.observer import Observer
-from raylora.serve.edge.request_record import RequestRecord
 from raylora.serve.ingress import relay as relay_module
-from raylora.serve.ingress.answering import AnsweringServer
 from raylora.serve.ingress.link import Address
-from raylora.serve.ingress.refusals import Refusals
 from raylora.serve.ingress.relay import Relay
 from raylora.serve.ingress.replicas import Replicas
-
-BODY = {"model": "home"}
-
-
-class Backend:
-    """A replica whose application waits where it is told to."""
-
-    def __init__(self, name: str, limit: int = 10) -> None:
-        self.name = name
-        self.seen: list[dict[str, str]] = []
-        self.cancelled = 0
-        self.go_on = asyncio.Event()
-        self.go_on.set()
-        self.begun = asyncio.Event()
-        self.state = {"limit": limit, "batch": 4, "names": ["home"]}
-        routes = [
-            Route("/whole", self.whole, methods=["POST"]),
-            Route("/stream", self.stream, methods=["POST"]),
-            Route("/v1/adapters", self.adapters, methods=["GET", "POST"]),
-        ]
-        self.server = AnsweringServer(Starlette(routes=routes), lambda: self.state)
-
-    async def whole(self, request: Request) -> JSONResponse:
-        self.seen.append(dict(request.headers))
-        body = await request.json()
-        self.begun.set()
-        try:
-            await self.go_on.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        return JSONResponse({"by": self.name, "model": body["model"]}, headers={"x-own": "1"})
-
-    async def stream(self, request: Request) -> StreamingResponse:
-        async def events() -> AsyncIterator[str]:
-            yield f"data: {self.name}\n\n"
-            self.begun.set()
-            await self.go_on.wait()
-            yield "data: [DONE]\n\n"
-
-        return StreamingResponse(events(), media_type="text/event-stream")
-
-    async def adapters(self, request: Request) -> JSONResponse:
-        if request.method == "POST":
-            return JSONResponse({"id": self.name}, status_code=400 if self.name == "bad" else 200)
-        return JSONResponse({"object": "list", "data": [{"id": f"of-{self.name}"}]})
-
-    async def die(self) -> None:
-        await self.server.stop()
-
-
-Client = httpx.AsyncClient
-
-
-def counting(refusals: Refusals) -> Callable[[RequestRecord], None]:
-    return lambda record: refusals.tell(record) if record.refused else None
-
-
-@asynccontextmanager
-async def ingress(*backends: Backend, wake=lambda: None) -> AsyncIterator[tuple[Client, Relay]]:
-    """A client of an ingress that finds these replicas."""
-    for backend in backends:
-        await backend.server.start("127.0.0.1")
-    there = list(backends)
-
-    async def look() -> list[Address]:
-        return [Address(b.name, "127.0.0.1", b.server.port, b.server.secret) for b in there]
-
-    replicas = Replicas(look, wake)
-    refusals = Refusals()
-    relay = Relay(replicas, timeout_s=5, metrics=refusals.text)
-    running = asyncio.ensure_future(replicas.run())
-    while len(replicas.links) < len(backends):
-        await asyncio.sleep(0.01)
-    transport = httpx.ASGITransport(Observer(relay, (counting(refusals),)))
-    try:
-        async with Client(transport=transport, base_url="http://ingress") as client:
-            yield client, relay
-    finally:
-        running.cancel()
-        for backend in backends:
-            await backend.die()
-
-
-def run(work: Callable[[], Awaitable[Any]]) -> Any:
-    return asyncio.run(work())  # type: ignore[arg-type]
 
 
 def test_answers_pass_through_with_status_headers_and_body():
