@@ -1,6 +1,7 @@
 """The engine against plain generation: same tokens, whatever shares the batch."""
 
 import random
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -235,3 +236,12 @@ def test_engines_made_one_after_another_leave_one_trace_on_the_model(
     for _ in range(3):
         Engine(small_llama, tiny_tokenizer, base_only, max_batch_size=2)
     assert len(small_llama.get_output_embeddings()._forward_pre_hooks) == 1
+
+
+def test_an_answer_tells_when_its_prompt_was_taken_in(small_llama, tiny_tokenizer, base_only):
+    engine = Engine(small_llama, tiny_tokenizer, base_only, max_batch_size=1)
+    started = time.monotonic()
+    first, second = generate(engine, [request("a", [5, 6]), request("b", [7])])
+    assert first.begun is not None and second.begun is not None
+    # The second waits for the only row.
+    assert started <= first.begun < second.begun <= time.monotonic()

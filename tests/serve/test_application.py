@@ -37,6 +37,15 @@ def test_behind_serves_proxies_the_ingress_may_be_anywhere():
     assert made["ingress"].init_args[2] is False
 
 
+def test_the_ingress_loads_no_model_packages():
+    program = (
+        "import sys, raylora.serve.ingress.ingress\n"
+        "print([name for name in ('torch', 'transformers', 'mlflow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_autoscaling_replaces_the_number_of_replicas():
     scaling = AutoscalingSpec(min_replicas=0, max_replicas=7, tokens_per_replica=100)
     config = deployments(ServeSpec(autoscaling=scaling))["replica"]._deployment_config
