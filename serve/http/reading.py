@@ -39,11 +39,13 @@ class Shortcut:
 
     def __init__(self, app: ASGIApp, routes: Iterable[BodyRoute]) -> None:
         self._app = app
-        self._routes = {(method, each.path): each for each in routes for method in each.methods}
+        self._routes = {
+            (method, each.path): each for each in routes for method in each.methods or ()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        route = self._routes.get((scope.get("method"), scope.get("path")))
+        route = self._routes.get((scope.get("method", ""), scope.get("path", "")))
         await (self._app if route is None else route.handle)(scope, receive, send)
 
 
