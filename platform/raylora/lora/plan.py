@@ -91,7 +91,7 @@ class _Share:
             step = self._step = self._enter()
         if self._seen is not x:
             a = self.stack.a[layer][step.window]
-            self._seen, self._products = x, torch.bmm(step.gather(x[:, 0]), a.transpose(1, 2))
+            self._seen, self._products = x, _each_by_its_own(step.gather(x[:, 0]), a)
         assert self._products is not None
         own = self._products[..., self.layout.rows(layer, self.layout.rank)]
         # Not baddbmm, though faster: PEFT rounds after each of product, scale and sum.
@@ -199,3 +199,15 @@ class _Step:
             out += own
         else:
             out.index_add_(0, self.rows, own)
+
+
+def _each_by_its_own(x: Tensor, a: Tensor) -> Tensor:
+    """A x of each slot, [slots, depth, rank], for `x` [slots, depth, in], `a` [slots, rank, in].
+
+    In 16 bits oneDNN rearranges the matrix on the right at every call, so that is to be the small
+    one: 3.8 against 11.1 ms for 30 layers of 16 slots. In fp32 it is the other way round, 9.5
+    against 3.8.
+    """
+    if a.dtype is torch.float32:
+        return torch.bmm(x, a.transpose(1, 2))
+    return torch.bmm(a, x.transpose(1, 2)).transpose(1, 2)
