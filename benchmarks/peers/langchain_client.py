@@ -42,8 +42,9 @@ def main() -> None:
     schema = {
         "title": "Order",
         "type": "object",
-        "properties": {"device": {"type": "string"}},
+        "properties": {"device": {"type": "string", "maxLength": 20}},
         "required": ["device"],
+        "additionalProperties": False,
     }
     held = ChatOpenAI(model=report["base"], max_completion_tokens=60, **common)
     order = held.with_structured_output(schema, method="json_schema").invoke(messages)
