@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 
 from raylora.serve.edge.caller import caller_of, permitted
-from raylora.serve.http.api_errors import bad_request, model_not_found
+from raylora.serve.http.api_errors import model_not_found
 from raylora.serve.http.endpoint import Endpoint
 from raylora.serve.http.fields import Body
 from raylora.serve.http.listings import adapter_entries, adapter_entry
@@ -77,6 +77,6 @@ def add(app: FastAPI, endpoint: Endpoint) -> None:
     @app.post("/v1/unload_lora_adapter")
     async def unload_lora(body: UnloadLoraBody) -> PlainTextResponse:
         if residency.folders.key(body.lora_name) is None:
-            raise bad_request(f"{body.lora_name} was not loaded from a folder", "lora_name")
+            raise model_not_found(f"{body.lora_name} was not loaded from a folder", "lora_name")
         await endpoint.answerable(residency.unload(body.lora_name))
         return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")

@@ -70,9 +70,9 @@ def invalid_body(problems: Sequence[Mapping[str, Any]]) -> ApiError:
     return bad_request(f"{where}{first['msg']}{more}", param, first["type"])
 
 
-def model_not_found(message: str) -> ApiError:
+def model_not_found(message: str, param: str = "model") -> ApiError:
     """No such base, adapter, version or alias."""
-    return ApiError(HTTPStatus.NOT_FOUND, message, param="model", code="model_not_found")
+    return ApiError(HTTPStatus.NOT_FOUND, message, param=param, code="model_not_found")
 
 
 def invalid_key(message: str) -> ApiError:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from http import HTTPStatus
 
 from raylora.serve.ingress import metrics_text
 from raylora.serve.ingress.link import Piece
@@ -10,24 +11,34 @@ from raylora.serve.ingress.link import Piece
 ADAPTERS, ROUTES, METRICS = "/v1/adapters", "/v1/routes", "/metrics"
 INGRESS = "ingress"
 """In the place of a replica's name."""
-LORA = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
+LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 
 
 def reaches_all(method: str, path: str) -> bool:
     """Whether a request is about the state of all replicas."""
     if method == "POST":
-        return path == ADAPTERS or path in LORA
+        return path in (ADAPTERS, LOAD, UNLOAD)
     return (method == "GET" and path in (ADAPTERS, ROUTES, METRICS)) or (
         method == "DELETE" and path.startswith(f"{ADAPTERS}/")
     )
 
 
-def merged(answers: Mapping[str, Piece], own_metrics: Callable[[], str]) -> Piece:
+def unloads(method: str, path: str) -> bool:
+    """Whether it is done where one replica did it and no other one held the adapter."""
+    return method == "DELETE" or path == UNLOAD
+
+
+def merged(
+    answers: Mapping[str, Piece], own_metrics: Callable[[], str], *, unloading: bool
+) -> Piece:
     """One answer of all, by replica: the first refusal; else lists put together, or the first.
 
     own_metrics: the ingress's, which stand beside those of the replicas.
+    unloading: a 404 is no refusal, and the answer only where all say it.
     """
     ordered = [answers[replica] for replica in sorted(answers)]
+    if unloading:
+        ordered = [each for each in ordered if each.status != HTTPStatus.NOT_FOUND] or ordered
     refused = next((answer for answer in ordered if answer.status >= 400), None)
     if refused is not None:
         return refused

@@ -22,7 +22,7 @@ from raylora.serve.http.api_errors import (
 )
 from raylora.serve.http.body_limit import MAX_BODY_BYTES, read_body
 from raylora.serve.http.sse import sse
-from raylora.serve.ingress.fan_out import merged, reaches_all
+from raylora.serve.ingress.fan_out import merged, reaches_all, unloads
 from raylora.serve.ingress.frames import portable
 from raylora.serve.ingress.link import Link, LinkLost, Piece
 from raylora.serve.ingress.replicas import Replicas
@@ -134,7 +134,8 @@ class Relay:
         }
         if not answers:
             raise replica_lost()
-        return merged(answers, self._metrics)
+        unloading = unloads(told["method"], told["path"])
+        return merged(answers, self._metrics, unloading=unloading)
 
 
 async def _send(piece: Piece, send: Send, *, is_first: bool = True) -> None:

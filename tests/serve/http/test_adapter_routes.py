@@ -91,7 +91,7 @@ def test_vllms_routes_load_and_unload_a_folder(ask, folders):
     assert ask("POST", "/v1/unload_lora_adapter", {"lora_name": "mine"}).status_code == 200
     assert ask("POST", "/v1/chat/completions", hello).status_code == 404
     again = ask("POST", "/v1/unload_lora_adapter", {"lora_name": "mine"})
-    assert (again.status_code, again.json()["error"]["param"]) == (400, "lora_name")
+    assert (again.status_code, again.json()["error"]["param"]) == (404, "lora_name")
 
 
 def test_a_folder_outside_the_allowed_one_is_refused(ask, tmp_path):

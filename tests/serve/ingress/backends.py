@@ -33,11 +33,17 @@ class Backend:
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.begun = asyncio.Event()
+        self.refuses = 400
+        """Status of its answer to what loads, where it is called bad."""
+        self.unloads = 200
+        """Status of its answer to what unloads."""
         self.state = {"limit": limit, "batch": 4, "names": ["home"]}
         routes = [
             Route("/whole", self.whole, methods=["POST"]),
             Route("/stream", self.stream, methods=["POST"]),
             Route("/v1/adapters", self.adapters, methods=["GET", "POST"]),
+            Route("/v1/adapters/{model}", self.unload, methods=["DELETE"]),
+            Route("/v1/unload_lora_adapter", self.unload, methods=["POST"]),
             Route("/metrics", self.metrics, methods=["GET"]),
         ]
         self.server = AnsweringServer(Starlette(routes=routes), lambda: self.state)
@@ -64,8 +70,12 @@ class Backend:
 
     async def adapters(self, request: Request) -> JSONResponse:
         if request.method == "POST":
-            return JSONResponse({"id": self.name}, status_code=400 if self.name == "bad" else 200)
+            status = self.refuses if self.name == "bad" else 200
+            return JSONResponse({"id": self.name}, status_code=status)
         return JSONResponse({"object": "list", "data": [{"id": f"of-{self.name}"}]})
+
+    async def unload(self, request: Request) -> JSONResponse:
+        return JSONResponse({"id": self.name}, status_code=self.unloads)
 
     async def metrics(self, request: Request) -> Response:
         text = 'raylora_requests_total{adapter="home@2",status="200"} 3\n'

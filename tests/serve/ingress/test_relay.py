@@ -189,6 +189,42 @@ def test_requests_about_adapters_reach_every_replica():
     run(work)
 
 
+@pytest.mark.parametrize(
+    ("statuses", "told"),
+    [
+        ((404, 200, 404), (200, "b")),  # who never held it changes nothing
+        ((404, 404, 404), (404, "a")),
+        ((404, 200, 503), (503, "c")),
+        ((404, 404, 409), (409, "c")),
+    ],
+)
+def test_what_one_replica_unloaded_is_unloaded(statuses, told):
+    async def work() -> None:
+        backends = [Backend(name) for name in "abc"]
+        for backend, status in zip(backends, statuses, strict=True):
+            backend.unloads = status
+        async with ingress(*backends) as (client, _):
+            for answer in (
+                await client.delete("/v1/adapters/home"),
+                await client.post("/v1/unload_lora_adapter", json={"lora_name": "home"}),
+            ):
+                assert (answer.status_code, answer.json()["id"]) == told
+
+    run(work)
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_what_one_replica_could_not_load_is_not_loaded(status):
+    async def work() -> None:
+        bad = Backend("bad")
+        bad.refuses = status
+        async with ingress(Backend("a"), bad) as (client, _):
+            refused = await client.post("/v1/adapters", json=BODY)
+            assert (refused.status_code, refused.json()) == (status, {"id": "bad"})
+
+    run(work)
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_of_10_mb_is_413(chunked):
     async def content() -> AsyncIterator[bytes]:
