@@ -52,8 +52,8 @@ class GenerationBody(Body):
     """Not OpenAI's, as with vLLM."""
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
-    """Not OpenAI's, as with vLLM."""
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=10)
+    """Not OpenAI's, as with vLLM, which takes all above 0; near it logits overflow."""
     logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] | None = None
     n: int | None = Field(default=None, ge=1, le=128)
     """Answers to each prompt; with a seed, the k-th is that of seed + k."""

@@ -46,6 +46,7 @@ def test_completions_stream_each_prompt_by_its_index(call):
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"min_p": 1.5}, "min_p"),
         ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"repetition_penalty": 1e-40}, "repetition_penalty"),  # 1 / it is no float32
         ({"logit_bias": {"5000": 1}}, "logit_bias"),
         ({"logit_bias": {"5": 101}}, "logit_bias.5"),
         ({"logit_bias": {"a": 1}}, "logit_bias.a.[key]"),
