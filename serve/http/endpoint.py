@@ -162,7 +162,8 @@ class Endpoint:
         seconds = self.batching.request_timeout_s
         deadline = asyncio.get_running_loop().time() + seconds
         events = self.engine.stream(requests)
-        tokens = sum(len(each.prompt_ids) + each.sampling.max_new_tokens for each in requests)
+        # Each answer has its prompt computed, as far as no prefix of it is known.
+        tokens = answers * self.prompting.most_tokens(prompts, sampling, 1)
         self.open_tokens += tokens
         try:
             while True:

@@ -26,6 +26,8 @@ from raylora.serve.http.endpoint import Endpoint, fingerprint
 from raylora.tracking.adapters.version import AdapterSummary
 
 BASE = "tiny"
+LENGTH = 1000
+"""Tokens of its context."""
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}\n{% endfor %}"
@@ -203,7 +205,7 @@ def endpoint(engine: EchoEngine, residency: Residency) -> Iterator[Endpoint]:
         base=BASE,
         fingerprint=fingerprint(base=BASE),
         tokenizer=engine.tokenizer,
-        max_length=1000,
+        max_length=LENGTH,
         batching=BatchingSpec(max_batch_size=2, max_queue=1, request_timeout_s=5),
         engine=thread,
         residency=residency,
