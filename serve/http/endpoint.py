@@ -128,9 +128,21 @@ class Endpoint:
         assert lease.shadow is not None
         try:
             other = await self.residency.acquire(lease.shadow)
+            await self._compare(prompts, lease, other, sampling, answers, given)
         except RayloraError as error:
             log.warning("%s answers no shadow request: %s", lease.shadow, error.message)
-            return
+        except Exception:
+            log.exception("a shadow request to %s failed", lease.shadow)
+
+    async def _compare(
+        self,
+        prompts: Sequence[Sequence[int]],
+        lease: Lease,
+        other: Lease,
+        sampling: Sampling,
+        answers: int,
+        given: Mapping[int, Completion],
+    ) -> None:
         finished: dict[int, Completion] = {}
         try:
             async with aclosing(self._events(prompts, other, sampling, answers)) as events:

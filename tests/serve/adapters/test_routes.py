@@ -125,6 +125,34 @@ def test_a_canary_whose_answers_fail_is_rolled_back_and_stays_so(ask, engine, en
     assert ask(weight=1) == ["home@2"]
 
 
+@pytest.mark.parametrize("part", ["load", "generate", "compare"])
+def test_whatever_fails_of_a_shadow_costs_a_line_in_the_log(
+    ask, endpoint, caplog, monkeypatch, part
+):
+    def broken(*_: Any) -> None:
+        raise RuntimeError("disk is gone")
+
+    async def not_loaded(model: str) -> Any:
+        return broken() if model == "home@next" else await acquire(model)
+
+    def not_generated(requests: Any) -> Any:
+        return broken() if requests[0].adapter == CANARY else stream(requests)
+
+    acquire, stream = endpoint.residency.acquire, endpoint.engine.stream
+    if part == "load":
+        monkeypatch.setattr(endpoint.residency, "acquire", not_loaded)
+    elif part == "generate":
+        monkeypatch.setattr(endpoint.engine, "stream", not_generated)
+    else:
+        monkeypatch.setattr(Routing, "compare", broken)
+    assert ask(times=2, weight=1, shadow=True) == ["home@2"] * 2
+    told = [r for r in caplog.records if r.name.startswith("raylora.")]
+    assert [record.getMessage() for record in told] == ["a shadow request to home@next failed"] * 2
+    assert "disk is gone" in caplog.text
+    assert not any(resident.in_use for resident in endpoint.residency.residents)
+    assert endpoint.open_tokens == 0
+
+
 def test_a_shadow_is_compared_and_its_differences_are_logged(ask, endpoint, caplog):
     caplog.set_level(logging.INFO, "raylora")
     assert ask(times=2, weight=1, shadow=True, log_text=True) == ["home@2"] * 2
