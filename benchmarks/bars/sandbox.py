@@ -1,6 +1,7 @@
 """This checkout's own raylora with a home and outputs of its own."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,9 +27,13 @@ class Finished:
     def expect(self, code: int = 0) -> "Finished":
         """Self, or an error with the end of the output."""
         if self.code != code:
-            tail = (self.stdout[-1500:] + "\n" + self.stderr[-1500:]).strip()
+            tail = _tail(self.stdout, self.stderr)
             raise RuntimeError(f"exit {self.code}, expected {code}:\n{tail}")
         return self
+
+
+class TookTooLong(RuntimeError):
+    """A command was killed at its limit; the message has the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +61,33 @@ class Sandbox:
 def run(
     command: tuple[str, ...], folder: Path, environment: dict[str, str], timeout_s: float
 ) -> Finished:
-    """Run a command; its output is kept whatever its exit code."""
+    """Run a command; its output is kept whatever its exit code. Raises TookTooLong."""
     started = time.monotonic()
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        tail = _tail(_text(late.stdout), _text(late.stderr))
+        raise TookTooLong(f"{shlex.join(command)} took over {timeout_s} s:\n{tail}") from late
     return Finished(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+
+
+def _tail(stdout: str, stderr: str) -> str:
+    """The end of an output."""
+    return (stdout[-1500:] + "\n" + stderr[-1500:]).strip()
+
+
+def _text(output: bytes | str | None) -> str:
+    """Of a command that was killed subprocess tells bytes, whatever was asked for."""
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
 
 FOREIGN = ("RAY_", "RAYLORA_", "MAKE", "MFLAGS")
@@ -98,7 +117,7 @@ def sandbox() -> Iterator[Sandbox]:
     finally:
         if (box.home / "head").exists():
             # A head that is killed leaves its temporary folder behind.
-            with suppress(subprocess.TimeoutExpired):
+            with suppress(TookTooLong):
                 box.raylora("cluster", "down")
         kill(box.home)
         shutil.rmtree(folder, ignore_errors=True)
