@@ -24,6 +24,7 @@ from raylora.serve.edge.access_log import line
 from raylora.serve.edge.keys import ANYONE
 from raylora.serve.edge.metrics import Metrics
 from raylora.serve.edge.request_record import RequestRecord
+from raylora.serve.ingress.refusals import Refusals
 
 PAGE = (DOCS / "serving.md").read_text(encoding="utf-8")
 BASE = "smollm2-135m-instruct"
@@ -37,7 +38,7 @@ def answered() -> RequestRecord:
     record = RequestRecord("id", "POST", "/v1/completions", key=ANYONE, model="a")
     record.answered_by, record.streamed, record.sent_status = "a@1", True, 200
     record.saw(0, Event("x", "a"))
-    record.saw(0, Event("x", "b", Completion("x", "ab", (1, 2), FinishReason.STOP, 3)))
+    record.saw(0, Event("x", "b", Completion("x", "ab", (1, 2), FinishReason.STOP, 3, begun=1.0)))
     record.end()
     return record
 
@@ -52,7 +53,7 @@ def test_the_series_are_those_that_there_are() -> None:
     metrics.tell(answered())
     metrics.loaded("a@1", 1.0)
     metrics.evicted("a@1")
-    text = metrics.text()
+    text = metrics.text() + Refusals().text()
     named = set(re.findall(r"`(raylora_[a-z_]+)`", PAGE))
     levels = {"raylora_requests_running", "raylora_requests_waiting", "raylora_adapters"}
     assert len(named) > 8
