@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from raylora.engine.request import Completion, Event, FinishReason, Request
+from raylora.engine.stats import EngineStats
 from raylora.errors import InvalidRequest, RayloraError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+STATS_S = 2.0
+"""A step that takes longer is not waited for; Prometheus gives up after 10 s."""
 
 
 class GenerationEngine(Protocol):
@@ -23,6 +27,11 @@ class GenerationEngine(Protocol):
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
+        ...
+
+    @property
+    def stats(self) -> EngineStats:
+        """A snapshot for metrics."""
         ...
 
     def add(self, request: Request) -> None:
@@ -66,6 +75,14 @@ class EngineThread:
     def is_alive(self) -> bool:
         """Whether requests are still worked on."""
         return self._ended is None and self._thread.is_alive()
+
+    async def stats(self) -> EngineStats | None:
+        """As the engine says between two steps; None where it has failed or a step hangs."""
+        try:
+            async with asyncio.timeout(STATS_S):
+                return await self.call(lambda: self._engine.stats)
+        except (RayloraError, TimeoutError):
+            return None
 
     def stop(self) -> None:
         """End after the step that is running; open requests end as failed."""

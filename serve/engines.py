@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from raylora.config.serve_spec import EngineKind, ServeSpec
 from raylora.engine.request import Event, Request
+from raylora.engine.stats import EngineStats
 from raylora.lora.sources import LocalModel
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ class ServingEngine(Protocol):
 
     def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Event, None]:
         """Events of these requests until all have ended; closing it early cancels the rest."""
+        ...
+
+    async def stats(self) -> EngineStats | None:
+        """What it did and holds; None where it does not tell."""
         ...
 
     def stop(self) -> None:

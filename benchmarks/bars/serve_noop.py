@@ -35,6 +35,9 @@ class NoEngine:
             )
             yield Event(request.id, "ok", done)
 
+    async def stats(self) -> None:
+        """Nothing is done."""
+
     def stop(self) -> None:
         """Nothing runs."""
 

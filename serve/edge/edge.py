@@ -9,7 +9,8 @@ from raylora.config.serve_spec import ServeSpec
 from raylora.serve.edge.access_log import AccessLog, access_log
 from raylora.serve.edge.gate import Gate
 from raylora.serve.edge.keys import Keyring, OpenDoor, keyring
-from raylora.serve.edge.metrics import Level, Metrics
+from raylora.serve.edge.levels import levels
+from raylora.serve.edge.metrics import Metrics
 from raylora.serve.edge.observer import Observer
 from raylora.serve.edge.rate import Limiter
 from raylora.serve.edge.request_record import RequestRecord
@@ -56,24 +57,9 @@ class Edge:
             counts=self.counts,
         )
         app.add_middleware(Observer, told=(self.metrics.tell, self.log))
-        self.metrics.watch(lambda: levels(endpoint))
         add_page(app)
 
         @app.get("/metrics", include_in_schema=False)
         async def metrics() -> Response:
-            return Response(self.metrics.text(), headers={"content-type": CONTENT_TYPE})
-
-
-def levels(endpoint: Endpoint) -> list[Level]:
-    """The batch, the queue and the bank as they are now."""
-    requests, most = endpoint.engine.open_requests, endpoint.batching.max_batch_size
-    found = [
-        Level("requests_running", "Answers that are being generated.", min(requests, most), {}),
-        Level("requests_waiting", "Answers that wait.", max(0, requests - most), {}),
-    ]
-    states = [resident.state for resident in endpoint.residency.residents]
-    found += [
-        Level("adapters", "Versions by state.", states.count(state), {"state": state})
-        for state in sorted(set(states))
-    ]
-    return found
+            text = self.metrics.text(await levels(endpoint))
+            return Response(text, headers={"content-type": CONTENT_TYPE})

@@ -3,11 +3,11 @@
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -27,16 +27,14 @@ LOAD_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 @dataclass(frozen=True)
 class Level:
-    """How much there is of something now."""
+    """How much there is of something now, or has been so far."""
 
     name: str
     help: str
     value: float
-    labels: Mapping[str, str]
-
-
-Levels = Callable[[], Sequence[Level]]
-"""Asked at each scrape."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    grows: bool = False
+    """Whether it is a count since the replica began."""
 
 
 class Labels:
@@ -106,10 +104,6 @@ class Metrics:
             *(self._total, self._loads, self._evictions),
         )
 
-    def watch(self, levels: Levels) -> None:
-        """Tell these levels too."""
-        self.registry.register(_LevelCollector(levels))
-
     def tell(self, record: RequestRecord) -> None:
         """Count a request that was to be answered by a model."""
         if not record.generates:
@@ -145,9 +139,11 @@ class Metrics:
         """A version has left the bank: for another one, or since its alias moved on."""
         self._evictions.labels(self._labels.of(key)).inc()
 
-    def text(self) -> str:
-        """All series in Prometheus' text format."""
-        return generate_latest(self.registry).decode()
+    def text(self, levels: Sequence[Level] = ()) -> str:
+        """All series in Prometheus' text format, and these levels."""
+        now = CollectorRegistry()
+        now.register(_LevelCollector(levels))
+        return (generate_latest(self.registry) + generate_latest(now)).decode()
 
     def _of(self, adapter: str) -> "_Answers":
         return _Answers(
@@ -181,15 +177,15 @@ class _Answers(NamedTuple):
 
 
 class _LevelCollector(Collector):
-    def __init__(self, levels: Levels) -> None:
+    def __init__(self, levels: Sequence[Level]) -> None:
         self._levels = levels
 
     def collect(self) -> Iterator[Metric]:
-        families: dict[str, GaugeMetricFamily] = {}
-        for level in self._levels():
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
+        for level in self._levels:
+            kind = CounterMetricFamily if level.grows else GaugeMetricFamily
             family = families.setdefault(
-                level.name,
-                GaugeMetricFamily(f"raylora_{level.name}", level.help, labels=list(level.labels)),
+                level.name, kind(f"raylora_{level.name}", level.help, labels=list(level.labels))
             )
             family.add_metric(list(level.labels.values()), level.value)
         yield from families.values()

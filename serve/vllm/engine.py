@@ -58,6 +58,9 @@ class VllmEngine:
         """Whether requests are still worked on."""
         return self._server.is_alive
 
+    async def stats(self) -> None:
+        """None: vLLM has metrics of its own."""
+
     def stop(self) -> None:
         """End vLLM."""
         self._server.stop()

@@ -20,8 +20,10 @@ from raylora.cluster import applications
 from raylora.cluster.connect import Cluster
 from raylora.config.model_spec import DType, ModelSource, ModelSpec
 from raylora.engine.request import Completion, Event, FinishReason
+from raylora.engine.stats import EngineStats
 from raylora.serve.edge.access_log import line
 from raylora.serve.edge.keys import ANYONE
+from raylora.serve.edge.levels import of_engine
 from raylora.serve.edge.metrics import Metrics
 from raylora.serve.edge.request_record import RequestRecord
 from raylora.serve.ingress.refusals import Refusals
@@ -53,7 +55,8 @@ def test_the_series_are_those_that_there_are() -> None:
     metrics.tell(answered())
     metrics.loaded("a@1", 1.0)
     metrics.evicted("a@1")
-    text = metrics.text() + Refusals().text()
+    stats = EngineStats(*[0] * 10, kv_budget=1)
+    text = metrics.text(of_engine(stats)) + Refusals().text()
     named = set(re.findall(r"`(raylora_[a-z_]+)`", PAGE))
     levels = {"raylora_requests_running", "raylora_requests_waiting", "raylora_adapters"}
     assert len(named) > 8

@@ -15,6 +15,7 @@ from raylora.config.serve_spec import BatchingSpec
 from raylora.engine.logprobs import TokenLogprob
 from raylora.engine.request import Completion, Event, FinishReason, Request
 from raylora.engine.row import Row
+from raylora.engine.stats import EngineStats
 from raylora.errors import InvalidAdapter, NotFound
 from raylora.lora.integrity import AdapterFacts
 from raylora.serve.adapters.catalogue import Catalogue
@@ -36,6 +37,21 @@ CHAT_TEMPLATE = (
 )
 
 
+STATS = EngineStats(
+    waiting=1,
+    prefilling=2,
+    running=3,
+    steps=40,
+    prefilled_tokens=50,
+    reused_tokens=60,
+    prefix_hits=7,
+    decoded_tokens=80,
+    kv_bytes=9000,
+    prefix_bytes=1000,
+    kv_budget=10_000,
+)
+
+
 class EchoEngine:
     """Answers with the adapter's key and the prompt, one token a step, then the end token."""
 
@@ -49,6 +65,7 @@ class EchoEngine:
         self.fails_after = -1
         self.fails_for: set[str] = set()
         self.step_seconds = 0.0
+        self.stats = STATS
 
     @property
     def has_work(self) -> bool:

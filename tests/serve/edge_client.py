@@ -34,6 +34,10 @@ class EdgeClient:
         body = {"model": model, "messages": HELLO, **fields}
         return self.ask("POST", "/v1/chat/completions", json=body, headers=headers)
 
+    async def fetch(self, path: str) -> httpx.Response:
+        """GET in an event loop that runs."""
+        return await self._send("GET", path)
+
     async def _send(self, method: str, path: str, **extra: Any) -> httpx.Response:
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=self._base_url) as client:

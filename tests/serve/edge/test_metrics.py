@@ -1,13 +1,17 @@
 """/metrics, as Prometheus' own parser reads it."""
 
+import asyncio
 from asyncio import run
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.serve.edge_client import EdgeClient
 
 from raylora.engine.request import Completion, Event, FinishReason
+from raylora.engine.sampling import Sampling
 from raylora.errors import InvalidAdapter
+from raylora.serve import engine_thread
 from raylora.serve.edge.edge import Edge
 from raylora.serve.edge.metrics import IDLE_S, OTHER, Level, Metrics
 from raylora.serve.edge.request_record import RequestRecord
@@ -80,6 +84,64 @@ def test_an_answer_that_breaks_counts_as_the_error_that_it_is(client, engine):
     assert samples(client.get("/metrics").text)["raylora_requests_total", "home@2", "500"] == 1
 
 
+ENGINE = {
+    "raylora_engine_prefilling": 2,
+    "raylora_engine_kv_bytes": 9000,
+    "raylora_engine_kv_prefix_bytes": 1000,
+    "raylora_engine_kv_budget_bytes": 10_000,
+    "raylora_engine_steps_total": 40,
+    "raylora_engine_prefilled_tokens_total": 50,
+    "raylora_engine_reused_tokens_total": 60,
+    "raylora_engine_decoded_tokens_total": 80,
+}
+
+
+def engine_samples(client) -> dict[str, float]:
+    found = samples(client.get("/metrics").text)
+    return {name: value for (name, *_), value in found.items() if "_engine_" in name}
+
+
+def test_the_engine_tells_what_it_did_and_holds(client, engine):
+    assert engine_samples(client) == ENGINE
+    assert "# TYPE raylora_engine_steps_total counter" in client.get("/metrics").text
+    engine.stats = replace(engine.stats, kv_budget=None)
+    assert "raylora_engine_kv_budget_bytes" not in engine_samples(client)
+
+
+def test_without_an_engine_of_its_own_a_replica_has_no_series_of_it(client, endpoint, monkeypatch):
+    async def nothing() -> None:
+        return None
+
+    monkeypatch.setattr(endpoint.engine, "stats", nothing)
+    assert engine_samples(client) == {}
+    assert "raylora_requests_running" in client.get("/metrics").text
+
+
+def test_an_engine_that_failed_or_hangs_does_not_keep_the_other_series(
+    client, engine, endpoint, monkeypatch
+):
+    monkeypatch.setattr(engine_thread, "STATS_S", 0.1)
+    engine.may_step.clear()
+
+    async def asked() -> None:
+        lease = await endpoint.acquire("tiny")
+        events = endpoint.generate([[67]], lease, Sampling(max_new_tokens=5))
+        first = asyncio.ensure_future(anext(events))
+        while not engine.has_work:
+            await asyncio.sleep(0.01)
+        found = samples((await client.fetch("/metrics")).text)
+        assert found["raylora_requests_running",] == 1
+        assert not [name for name, *_ in found if "_engine_" in name]
+        engine.may_step.set()
+        await first
+        await events.aclose()
+
+    run(asked())
+    assert engine_samples(client) == ENGINE
+    endpoint.engine.stop()
+    assert engine_samples(client) == {}
+
+
 def record(adapter: str) -> RequestRecord:
     made = RequestRecord("id", "POST", "/v1/completions", answered_by=adapter, sent_status=200)
     made.saw(0, Event("x", "a"))
@@ -138,8 +200,7 @@ def test_replicas_are_told_apart_in_one_text():
     for replica in ("one", "two"):
         metrics = Metrics()
         metrics.tell(record("a@1"))
-        metrics.watch(lambda: [Level("requests_running", "x", 2, {})])
-        texts[replica] = metrics.text()
+        texts[replica] = metrics.text([Level("requests_running", "x", 2, {})])
     text = merged(texts)
     found = samples(text)
     for replica in texts:
