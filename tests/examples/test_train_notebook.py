@@ -12,6 +12,7 @@ NOTEBOOK = EXAMPLES / "train.ipynb"
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_it_trains_and_asks(
     local_cluster: Cluster,
     tiny_base: Path,

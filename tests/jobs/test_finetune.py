@@ -253,6 +253,7 @@ def test_two_nodes_train_as_one(make_spec, submit, local_cluster):
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_version_is_trained_again_from_its_lineage_bit_for_bit(make_spec, submit, tmp_path):
     spec = make_spec(
         6,
