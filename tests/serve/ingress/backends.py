@@ -33,6 +33,9 @@ class Backend:
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.begun = asyncio.Event()
+        self.tell = asyncio.Event()
+        """Cleared, it says nothing about its adapters."""
+        self.tell.set()
         self.refuses = 400
         """Status of its answer to what loads, where it is called bad."""
         self.unloads = 200
@@ -69,12 +72,14 @@ class Backend:
         return StreamingResponse(events(), media_type="text/event-stream")
 
     async def adapters(self, request: Request) -> JSONResponse:
+        await self.tell.wait()
         if request.method == "POST":
             status = self.refuses if self.name == "bad" else 200
             return JSONResponse({"id": self.name}, status_code=status)
         return JSONResponse({"object": "list", "data": [{"id": f"of-{self.name}"}]})
 
     async def unload(self, request: Request) -> JSONResponse:
+        await self.tell.wait()
         return JSONResponse({"id": self.name}, status_code=self.unloads)
 
     async def metrics(self, request: Request) -> Response:
@@ -93,7 +98,9 @@ def counting(refusals: Refusals) -> Callable[[RequestRecord], None]:
 
 
 @asynccontextmanager
-async def ingress(*backends: Backend, wake=lambda: None) -> AsyncIterator[tuple[Client, Relay]]:
+async def ingress(
+    *backends: Backend, wake=lambda: None, timeout_s: float = 5
+) -> AsyncIterator[tuple[Client, Relay]]:
     """A client of an ingress that finds these replicas."""
     for backend in backends:
         await backend.server.start("127.0.0.1")
@@ -104,7 +111,7 @@ async def ingress(*backends: Backend, wake=lambda: None) -> AsyncIterator[tuple[
 
     replicas = Replicas(look, wake)
     refusals = Refusals()
-    relay = Relay(replicas, timeout_s=5, metrics=refusals.text)
+    relay = Relay(replicas, timeout_s=timeout_s, metrics=refusals.text)
     running = asyncio.ensure_future(replicas.run())
     while len(replicas.links) < len(backends):
         await asyncio.sleep(0.01)

@@ -225,6 +225,19 @@ def test_what_one_replica_could_not_load_is_not_loaded(status):
     run(work)
 
 
+def test_a_change_that_hangs_on_one_replica_is_not_told_as_done():
+    async def work() -> None:
+        slow = Backend("slow")
+        slow.tell.clear()
+        async with ingress(Backend("a"), slow, timeout_s=0.2) as (client, _):
+            assert (await client.post("/v1/adapters", json=BODY)).status_code == 408
+            assert (await client.delete("/v1/adapters/home")).status_code == 408
+            listed = (await client.get("/v1/adapters")).json()["data"]
+            assert listed == [{"id": "of-a", "replica": "a"}]
+
+    run(work)
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_of_10_mb_is_413(chunked):
     async def content() -> AsyncIterator[bytes]:
