@@ -12,6 +12,7 @@ from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.run import RunStatus
 from raylora.tracking.runs import get_run, list_runs
 from raylora.tracking.spooling import tracked
+from raylora.tracking.spooling.courier import courier_of
 from raylora.tracking.store import connect
 
 CAME = {"imported": {"source": "/elsewhere"}}
@@ -50,9 +51,14 @@ def test_a_store_that_is_away_gets_it_later(
     with monkeypatch.context() as patch:
         fail_with(Unreachable("away"), patch)
         late = adopt(TrackingSpec(), outputs, "foreign", make_adapter(), params=CAME, tags=TAGS)
+        assert list_runs(uri, limit=1) == []
     assert late.adapter is None and "away" in late.missing
     assert (late.directory / "adapter_model.safetensors").read_bytes() == b"weights"
-    assert list_runs(uri, limit=1) == []
+    assert courier_of(uri).wait(lambda: _adapters(uri) == ["foreign@1"], 60)
+
+
+def _adapters(uri: str) -> list[str | None]:
+    return [run.adapter for run in list_runs(uri, limit=9)]
 
 
 def test_what_is_refused_leaves_nothing_or_a_failed_run(
