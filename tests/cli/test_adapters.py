@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -85,9 +86,9 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """Programs that were asked for, instead of running them."""
     asked: list[tuple[str, ...]] = []
 
-    def run_program(program: str, arguments: list[str], *, needed_for: str) -> dict[str, int]:
+    def run_program(program: str, arguments: list[str], *, needed_for: str) -> dict[str, Any]:
         asked.append((program, *arguments))
-        return {"r": 16}
+        return {"r": 16, "lineage": {"base": {"id": "tiny"}}}
 
     monkeypatch.setattr(adapters, "run_program", run_program)
     return asked
@@ -95,8 +96,10 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
 def test_verifies_a_directory(programs: list[tuple[str, ...]], tmp_path: Path) -> None:
     result = raylora("adapters", "verify", str(tmp_path), "--output", "json")
-    assert json.loads(result.stdout) == {"r": 16}
-    assert programs == [("raylora.jobs.verify", str(tmp_path))]
+    assert json.loads(result.stdout) == {"r": 16, "lineage": {"base": {"id": "tiny"}}}
+    table = raylora("adapters", "verify", str(tmp_path)).stdout
+    assert "16" in table and "tiny" not in table
+    assert programs[:1] == [("raylora.jobs.verify", str(tmp_path))]
 
 
 def test_verifies_a_registered_version(

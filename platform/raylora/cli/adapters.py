@@ -12,7 +12,7 @@ from raylora.cli.adapters_alias import (
     rollback_command,
     tag_command,
 )
-from raylora.cli.adapters_files import export_command, import_command
+from raylora.cli.adapters_files import export_command, facts_table, import_command
 from raylora.cli.adapters_sums import combine_command, merge_command
 from raylora.cli.child import run_program
 from raylora.cli.options import output_option, tracking_option
@@ -102,7 +102,8 @@ def verify_command(ref: str, tracking_uri: str | None, outputs: str, output: str
             raise NotFound(f"there is no folder {ref}", hint="a version is written NAME@7")
         registry = Registry(store_uri(tracking_uri, outputs))
         directory = registry.download(registry.resolve(ref), cache() / "adapters")
-    emit(run_program(VERIFY, [str(directory)], needed_for="checking an adapter"), output)
+    facts = run_program(VERIFY, [str(directory)], needed_for="checking an adapter")
+    emit(facts, output, lambda: facts_table(facts))
 
 
 def _aliases(aliases: Mapping[str, int]) -> str:

@@ -2,14 +2,16 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.table import Table
 
 from raylora.cli.child import run_program
 from raylora.cli.options import output_option, tracking_option
-from raylora.cli.output import emit, next_commands, note
+from raylora.cli.output import emit, make_table, next_commands, note
 from raylora.cli.tracked import same_store, store_uri, sync_line
 from raylora.config.places import cache
 from raylora.config.train_spec import TrackingSpec
@@ -93,7 +95,8 @@ def tell(
     output: str,
 ) -> None:
     known = {"adapter": adopted.adapter, "run_id": adopted.run_id}
-    emit({**known, "adapter_dir": str(adopted.directory), **facts}, output)
+    told = {**known, "adapter_dir": str(adopted.directory), **facts}
+    emit(told, output, lambda: facts_table(told))
     again = sync_line(adopted.run_id, outputs)
     if adopted.adapter is None:
         note(f"{adopted.missing}; `{again}` registers {name} later")
@@ -106,6 +109,12 @@ def tell(
                 f"raylora adapters promote {adopted.adapter}{store}",
             ]
         )
+
+
+def facts_table(facts: Mapping[str, Any]) -> Table:
+    """What is known of an adapter but its lineage, which `show --lineage` lists."""
+    rows = {key: value for key, value in facts.items() if key != "lineage" and value != ""}
+    return make_table(("key", "value"), rows.items())
 
 
 def tags_of(facts: dict[str, Any]) -> dict[str, str]:
