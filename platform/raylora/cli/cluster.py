@@ -8,8 +8,10 @@ import click
 
 from raylora.cli.options import address_option, output_option
 from raylora.cli.output import emit, make_table, next_commands, note
+from raylora.cli.stopping import close_run
 from raylora.cluster import capacity, head
 from raylora.cluster.connect import Cluster, connect
+from raylora.cluster.job_info import JobInfo
 from raylora.cluster.jobs import JobClient, nodes
 from raylora.errors import RayloraError
 
@@ -49,22 +51,24 @@ def down(output: str) -> None:
     began = time.monotonic()
     interrupted = _stop_jobs()
     stopped = head.stop()
+    for job in interrupted:
+        close_run(job)
     note(f"stopped in {time.monotonic() - began:.1f} s" if stopped else "no local cluster was up")
-    emit({"stopped": stopped, "interrupted_jobs": interrupted}, output)
+    emit({"stopped": stopped, "interrupted_jobs": [job.job_id for job in interrupted]}, output)
     if interrupted:
-        next_commands([f"raylora jobs resume {job_id}" for job_id in interrupted])
+        next_commands([f"raylora jobs resume {job.job_id}" for job in interrupted])
 
 
-def _stop_jobs() -> list[str]:
+def _stop_jobs() -> list[JobInfo]:
     """Tell running jobs to end, so that they close their runs; together they have 4 s."""
-    interrupted: list[str] = []
+    interrupted: list[JobInfo] = []
     # A head that hangs cannot be told anything; it is ended all the same.
     with contextlib.suppress(RayloraError):
         if head.running() is None:
             return interrupted
         client = JobClient(connect(None, start=False))
-        interrupted = [job.job_id for job in client.list() if not job.state.terminal]
-        client.request_stop(interrupted, wait_s=4.0)
+        interrupted = [job for job in client.list() if not job.state.terminal]
+        client.request_stop([job.job_id for job in interrupted], wait_s=4.0)
     return interrupted
 
 
