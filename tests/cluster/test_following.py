@@ -97,8 +97,21 @@ def test_a_network_that_stays_silent_is_an_error_after_the_limit(client_on) -> N
     with pytest.raises(Unreachable):
         for line in client.follow("job"):
             seen.append(line)
+            sdk.answers = False
     assert seen == ["first"]
     assert 1000 - len(sdk.breaks) == pytest.approx(jobs.RETRY_S, abs=3)
+
+
+def test_a_job_that_says_nothing_for_long_is_followed_however_often_that_is_cut(client_on) -> None:
+    sdk = FlakySdk(9, *([9] * 20), None)
+    tail = sdk.tail
+
+    def cut_after_a_while(job_id: str, *, skip: int) -> Iterator[str]:
+        jobs.time.sleep(jobs.RETRY_S / 2)
+        yield from tail(job_id, skip=skip)
+
+    sdk.tail = cut_after_a_while
+    assert list(client_on(sdk).follow("job")) == LOG.split("\n")
 
 
 def test_lines_are_joined_over_chunks() -> None:

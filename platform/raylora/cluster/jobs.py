@@ -1,5 +1,6 @@
 """Jobs on a cluster: submit, watch, stop. The only user of Ray's job client."""
 
+import contextlib
 import shlex
 import time
 import uuid
@@ -26,6 +27,8 @@ RETRY_S = 60.0
 """How long a follower bears a silent network before it gives up."""
 SOON_S = 0.3
 """A job that has no log yet is looked at again after this long."""
+AGAIN_S = 1.0
+"""A connection that broke is made again after this long."""
 AGENT_S = 30.0
 """A head that has just started answers before it can take jobs."""
 STOP_S = 40.0
@@ -124,30 +127,33 @@ class JobClient:
     def follow(self, job_id: str) -> Iterator[str]:
         """Yield the job's log lines from the first on, until the job has ended.
 
-        A lost connection is taken up again where it broke; after RETRY_S without an answer the
-        loss is an error.
+        A lost connection is taken up again where it broke, however often; after RETRY_S in which
+        the cluster does not even tell the job's state, the loss is an error.
         """
         self.status(job_id)  # a job that does not exist is said at once
         lines = Lines()
         silent_since: float | None = None
         while True:
-            wait_s = SOON_S
             try:
-                for chunk in self._sdk.tail(job_id, skip=lines.characters):
-                    silent_since = None
-                    yield from lines.feed(chunk)
+                broken = True
+                with contextlib.suppress(Unreachable):
+                    for chunk in self._sdk.tail(job_id, skip=lines.characters):
+                        silent_since = None
+                        yield from lines.feed(chunk)
+                    broken = False
+                # Some networks cut what says nothing for a minute, as a job may.
                 if self.status(job_id).state.terminal:
                     yield from lines.feed(self._log_beyond(job_id, lines.characters))
                     yield from lines.rest()
                     return
                 silent_since = None
             except Unreachable:
+                broken = True
                 if silent_since is None:
                     silent_since = time.monotonic()
                 if time.monotonic() - silent_since > RETRY_S:
                     raise
-                wait_s = 1.0
-            time.sleep(wait_s)
+            time.sleep(AGAIN_S if broken else SOON_S)
 
     def stop(self, job_id: str) -> JobInfo:
         """Send SIGTERM to the job and wait until it has ended; an ended job stays as it is.
