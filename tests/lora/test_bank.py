@@ -25,6 +25,13 @@ from raylora.lora.stacks import Stacks
 KEYS = ["a", None, "b", "a", "c", None, "d"]
 
 
+@pytest.fixture(params=["kernel", "torch"], autouse=True)
+def _products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a C compiler, and without."""
+    if request.param == "torch":
+        monkeypatch.setattr("raylora.lora.plan.load", lambda dtype: None)
+
+
 def peft_of(model: Any, adapters: Adapters) -> PeftModel:
     first, *others = adapters
     peft = PeftModel.from_pretrained(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from raylora.lora import huge_pages
 from raylora.lora.layout import Layout, Weights
 from raylora.lora.slots import SlotTable
 
@@ -14,6 +15,7 @@ class Stack:
 
     def __init__(self, layout: Layout, dtype: torch.dtype, device: torch.device) -> None:
         self.layout = layout
+        self.dtype = dtype
         self.device = device
         self.table = SlotTable()
         self._flat = torch.zeros(0, layout.size, dtype=dtype, device=device)
@@ -27,11 +29,9 @@ class Stack:
         """Size on the device."""
         return self._flat.nbytes
 
-    def hold_together(self, adapters: Mapping[str, Weights]) -> range:
-        """Have the running batch's adapters in place; the slots from their first to their last."""
-        keys = list(adapters)
-        self._copy(self.table.place_together(keys), adapters)
-        return self.table.window(keys)
+    def hold_together(self, adapters: Mapping[str, Weights]) -> None:
+        """Have the running batch's adapters in place, close together."""
+        self._copy(self.table.place_together(list(adapters)), adapters)
 
     def hold(self, adapters: Mapping[str, Weights]) -> None:
         """Have adapters in place, anywhere."""
@@ -45,7 +45,11 @@ class Stack:
 
     def _enlarge(self) -> None:
         # Zeros: slots that no adapter has written yet are multiplied too and must be finite.
-        larger = self._flat.new_zeros(self.table.capacity, self.layout.size)
+        shape = (self.table.capacity, self.layout.size)
+        if self.device.type == "cpu":
+            larger = huge_pages.zeros(*shape, dtype=self.dtype)
+        else:
+            larger = self._flat.new_zeros(shape)
         larger[: self._flat.shape[0]] = self._flat
         self._flat = larger
         layers = self.layout.shapes

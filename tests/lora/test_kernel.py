@@ -1,0 +1,148 @@
+"""The compiled products against torch's, and machines on which nothing can be compiled."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from raylora.lora import kernel
+from raylora.lora.batched import Batched
+from raylora.lora.compiled import Compiled
+from raylora.lora.kernel import Kernel
+from raylora.lora.layout import Layout, Layouts, Weights
+from raylora.lora.stacks import Stack
+
+CPU = torch.device("cpu")
+SHAPES = {"q_proj": (70, 33), "k_proj": (192, 33), "down_proj": (5, 128)}
+"""(out, in): none of them fits the kernel's blocks."""
+MIXTURES = [
+    (["a"], 1),
+    (["a", "b", "c"], 3),
+    ([None, "c", "a", None, "a", "b", "a"], 7),
+    (["b", None, None, "b"], 4),
+]
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler"
+)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Nothing compiled yet, in memory or on disk."""
+    monkeypatch.setenv("RAYLORA_CACHE", str(tmp_path))
+    kernel.load.cache_clear()
+    yield tmp_path / "kernels"
+    kernel.load.cache_clear()
+
+
+def adapter(layout: Layout, seed: int, dtype: torch.dtype, scale: float) -> Weights:
+    draw = torch.Generator().manual_seed(seed)
+    flat = torch.randn(layout.size, generator=draw).to(dtype)
+    ranks = dict.fromkeys(layout.shapes, layout.rank)
+    return Weights(layout, flat, ranks, {} if scale == 1 else {"k_proj": scale})
+
+
+def loaded(dtype: torch.dtype) -> Kernel:
+    found = kernel.load(dtype)
+    assert found is not None
+    return found
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("keys", "batch"), MIXTURES)
+def test_each_row_gets_what_torch_gives_it(
+    keys: list[str | None], batch: int, dtype: torch.dtype
+) -> None:
+    layout = Layouts(SHAPES).of(tuple(SHAPES), 8)
+    made = {
+        "a": adapter(layout, 1, dtype, 1),
+        "b": adapter(layout, 2, dtype, 0.7),
+        "c": adapter(layout, 3, dtype, 1),
+    }
+    rows: dict[str, list[int]] = {}
+    for row, key in enumerate(keys):
+        if key is not None:
+            rows.setdefault(key, []).append(row)
+    stack = Stack(layout, dtype, CPU)
+    stack.hold({"c": made["c"]})  # whoever comes later stands in another order
+    held = {key: made[key] for key in rows}
+    stack.hold_together(held)
+    compiled = Compiled(loaded(dtype), stack, rows, held)
+    batched = Batched(stack, rows, held, batch)
+    inputs = {
+        width: torch.randn(batch, 1, width, generator=torch.Generator().manual_seed(9)).to(dtype)
+        for _, width in SHAPES.values()
+    }
+    for layer, (out_features, width) in SHAPES.items():
+        base = torch.randn(batch, 1, out_features, generator=torch.Generator().manual_seed(5))
+        found, wanted = base.to(dtype), base.to(dtype)
+        compiled.add(layer, inputs[width], found)
+        batched.add(layer, inputs[width], wanted)
+        torch.testing.assert_close(found, wanted)
+        alone = [row for row, key in enumerate(keys) if key is None]
+        assert torch.equal(found[alone], base.to(dtype)[alone])
+
+
+@needs_compiler
+def test_bf16_is_rounded_as_torch_rounds() -> None:
+    """Halves, numbers that overflow, and those that are none."""
+    layout = Layouts({"o_proj": (4, 2)}).of(("o_proj",), 8)
+    flat = torch.zeros(layout.size)
+    layout.first_rows_of_a(flat, "o_proj", 1)[:] = torch.tensor([[1.0, 1.0]])
+    layout.first_rows_of_b(flat, "o_proj", 1)[:] = torch.tensor([[1.0, 3e38, -1.0, 0.0]])
+    stack = Stack(layout, torch.bfloat16, CPU)
+    held = {"a": Weights(layout, flat.bfloat16(), {"o_proj": 1}, {})}
+    stack.hold_together(held)
+    for pair in ([1.0, 2**-8], [1.0, 3 * 2**-8], [3e38, 3e38], [float("nan"), 0.0], [-0.0, -0.0]):
+        x, out = torch.tensor([[pair]]).bfloat16(), torch.ones(1, 1, 4).bfloat16()
+        Compiled(loaded(torch.bfloat16), stack, {"a": [0]}, held).add("o_proj", x, out)
+        assert same(out[0, 0], wanted(x[0, 0], flat, layout)), pair
+
+
+def wanted(x: Tensor, flat: Tensor, layout: Layout) -> Tensor:
+    product = layout.first_rows_of_a(flat, "o_proj", 1).bfloat16() @ x
+    return 1 + product * layout.first_rows_of_b(flat, "o_proj", 1)[0].bfloat16()
+
+
+def same(found: Tensor, expected: Tensor) -> bool:
+    return torch.allclose(found.float(), expected.float(), rtol=0, atol=0, equal_nan=True)
+
+
+@needs_compiler
+def test_what_was_compiled_is_found_again(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert kernel.load(torch.float32) is not None
+    (made,) = own_cache.iterdir()
+    kernel.load.cache_clear()
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("it is there already"))
+    assert kernel.load(torch.float32) is not None
+    assert list(own_cache.iterdir()) == [made]
+
+
+def test_without_a_compiler_there_is_none(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert kernel.load(torch.float32) is None
+
+
+def test_a_compiler_that_fails_leaves_nothing_behind(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken-cc"
+    broken.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", str(broken))
+    assert kernel.load(torch.float32) is None
+    assert list(own_cache.iterdir()) == []
+
+
+def test_other_number_formats_have_none() -> None:
+    assert kernel.load(torch.float16) is None
