@@ -20,8 +20,8 @@ class ServingEngine(Protocol):
     """Requests that have been taken and have not ended."""
 
     @property
-    def is_alive(self) -> bool:
-        """Whether requests are still worked on."""
+    def failure(self) -> str | None:
+        """Why requests are not worked on any more; None while they are."""
         ...
 
     def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Event, None]:

@@ -65,8 +65,8 @@ class Replica:
 
     def check_health(self) -> None:
         """Serve starts a new replica where this raises."""
-        if not self._endpoint.engine.is_alive:
-            raise RuntimeError("the engine has failed")
+        if failure := self._endpoint.engine.failure:
+            raise RuntimeError(failure)
         if self._following.done():
             raise RuntimeError("the registry is not followed any more")
 
@@ -80,7 +80,7 @@ class Replica:
 def told(endpoint: Endpoint) -> dict[str, Any]:
     """What the ingress chooses by. One whose engine failed refuses at once, so it gets nothing."""
     balance = endpoint.balance()
-    return balance if endpoint.engine.is_alive else {**balance, "limit": 0}
+    return balance if endpoint.engine.failure is None else {**balance, "limit": 0}
 
 
 def start_endpoint(spec: ServeSpec, metrics: Metrics) -> Endpoint:

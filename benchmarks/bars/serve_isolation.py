@@ -130,9 +130,8 @@ def _alone(case: Case) -> dict[Pair, tuple[int, ...]]:
 
 def _tokens(case: Case, alone: Mapping[Pair, tuple[int, ...]]) -> Iterator[Bar]:
     model = case.model(DType.FP32, Quantization.NONE)
-    thread = EngineThread(
-        Engine(model, case.base.tokenizer, case.bank(model), max_batch_size=BATCH)
-    )
+    engine = Engine(model, case.base.tokenizer, case.bank(model), max_batch_size=BATCH)
+    thread = EngineThread(engine, step_timeout_s=120)
     thread.start()
     draw = random.Random(0)
     asked = [draw.choice(case.pairs) for _ in range(REQUESTS)]

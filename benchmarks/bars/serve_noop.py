@@ -25,7 +25,7 @@ class NoEngine:
     """Answers every request with one token at once."""
 
     open_requests = 0
-    is_alive = True
+    failure = None
 
     async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Event, None]:
         """One event for each."""

@@ -38,6 +38,6 @@ def _add_listings(app: FastAPI, endpoint: Endpoint) -> None:
 
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
-        if endpoint.engine.is_alive:
+        if endpoint.engine.failure is None:
             return JSONResponse({"status": "ok"})
         return JSONResponse({"status": "the engine has failed"}, status_code=503)

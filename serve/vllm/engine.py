@@ -54,9 +54,9 @@ class VllmEngine:
         """Also those that are being broken off."""
 
     @property
-    def is_alive(self) -> bool:
-        """Whether requests are still worked on."""
-        return self._server.is_alive
+    def failure(self) -> str | None:
+        """Why requests are not worked on any more; None while they are."""
+        return None if self._server.is_alive else "vLLM has ended"
 
     async def stats(self) -> None:
         """None: vLLM has metrics of its own."""

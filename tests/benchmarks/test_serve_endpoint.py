@@ -72,7 +72,8 @@ def served(tiny_base: Path, tiny_model: LlamaForCausalLM, tmp_path: Path) -> Ite
     base = Base(LocalModel(tiny_base, "tiny", "0", "tiny"), load_tokenizer_of(tiny_base))
     made = Served(base, tmp_path)
     bank = Bank(tiny_model)
-    thread = EngineThread(Engine(tiny_model, base.tokenizer, bank, max_batch_size=4))
+    engine = Engine(tiny_model, base.tokenizer, bank, max_batch_size=4)
+    thread = EngineThread(engine, step_timeout_s=60)
     thread.start()
     endpoint = Endpoint(
         base="tiny",

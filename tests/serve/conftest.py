@@ -216,7 +216,7 @@ def engine(tiny_tokenizer: Any) -> EchoEngine:
 
 @pytest.fixture
 def endpoint(engine: EchoEngine, residency: Residency) -> Iterator[Endpoint]:
-    thread = EngineThread(engine)
+    thread = EngineThread(engine, step_timeout_s=60)
     thread.start()
     yield Endpoint(
         base=BASE,

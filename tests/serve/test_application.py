@@ -2,14 +2,18 @@
 
 import subprocess
 import sys
+from asyncio import run
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.serve.http.asking import request
 
 from raylora.config.compose import load_serve
 from raylora.config.serve_spec import AutoscalingSpec, RollbackSpec, ServeSpec
 from raylora.serve.application import build, read_spec
+from raylora.serve.engine_thread import EngineThread
 from raylora.serve.replica import told
 from raylora.serve.scaling import QUEUED_TOKENS, QueuedTokens
 
@@ -98,3 +102,16 @@ def test_a_replica_whose_engine_has_failed_is_given_no_requests(endpoint):
     assert told(endpoint)["limit"] == endpoint.limit
     endpoint.engine.stop()
     assert told(endpoint)["limit"] == 0
+
+
+def test_a_replica_whose_engine_hangs_is_given_no_requests(endpoint, engine):
+    thread = EngineThread(engine, step_timeout_s=0.25)
+    thread.start()
+    endpoint = replace(endpoint, engine=thread)
+    engine.may_step.clear()
+    body = {"model": "tiny", "prompt": "hello", "stream": True}
+    answer = run(request(endpoint, "POST", "/v1/completions", json=body))
+    assert answer.status_code == 500
+    assert "hangs" in answer.json()["error"]["message"]
+    assert told(endpoint)["limit"] == 0
+    assert run(request(endpoint, "GET", "/healthz")).status_code == 503

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,13 +16,23 @@ def request(engine, name: str, text: str = "hello") -> Request:
     return Request(name, tuple(engine.tokenizer.encode(text)), None, Sampling(max_new_tokens=50))
 
 
-@pytest.fixture
-def thread(engine):
-    made = EngineThread(engine)
+def running(engine, step_timeout_s: float) -> Iterator[EngineThread]:
+    made = EngineThread(engine, step_timeout_s=step_timeout_s)
     made.start()
     yield made
     engine.may_step.set()
     made.stop()
+
+
+@pytest.fixture
+def thread(engine) -> Iterator[EngineThread]:
+    yield from running(engine, step_timeout_s=60)
+
+
+@pytest.fixture
+def hasty(engine) -> Iterator[EngineThread]:
+    """Takes a step for one that hangs after a quarter of a second."""
+    yield from running(engine, step_timeout_s=0.25)
 
 
 def test_events_come_back_to_their_own_request(engine, thread):
@@ -74,7 +85,7 @@ def test_an_engine_that_breaks_ends_its_requests_and_says_so(engine, thread, mon
     assert event.completion.finish_reason is FinishReason.ERROR
     assert "device lost" in event.completion.error
     thread.stop()
-    assert not thread.is_alive
+    assert "device lost" in thread.failure
 
 
 def test_a_request_that_the_engine_cannot_take_ends_alone(engine, thread, monkeypatch):
@@ -97,7 +108,7 @@ def test_a_request_that_the_engine_cannot_take_ends_alone(engine, thread, monkey
             return [await ask("bad"), await ask("good")]
 
     assert asyncio.run(both()) == [FinishReason.ERROR, FinishReason.STOP]
-    assert thread.is_alive
+    assert thread.failure is None
 
 
 def test_what_comes_after_an_engine_broke_is_refused_at_once(engine, thread, monkeypatch):
@@ -158,3 +169,74 @@ def test_stopping_ends_what_is_open(engine, thread):
             return event.completion.error
 
     assert "stopped" in asyncio.run(ask())
+
+
+async def errors_of(thread: EngineThread, *requests: Request) -> list[str]:
+    return [
+        event.completion.error
+        async for event in thread.stream(requests)
+        if event.completion is not None
+    ]
+
+
+def test_a_step_that_hangs_ends_what_is_open_and_what_comes(engine, hasty):
+    engine.may_step.clear()
+
+    async def ask() -> list[str]:
+        async with asyncio.timeout(5):
+            found = await errors_of(hasty, request(engine, "a"), request(engine, "b"))
+            found += await errors_of(hasty, request(engine, "after"))
+            with pytest.raises(RayloraError, match="hangs"):
+                await hasty.call(lambda: None)
+            assert await hasty.stats() is None
+            return found
+
+    assert asyncio.run(ask()) == [hasty.failure] * 3
+    assert "hangs" in hasty.failure
+    assert hasty.open_requests == 0
+    hasty.stop()
+
+
+def test_a_step_that_comes_back_after_all_says_nothing_more(engine, hasty):
+    engine.may_step.clear()
+
+    async def ask() -> list[str]:
+        async with asyncio.timeout(5):
+            events = hasty.stream([request(engine, "a"), request(engine, "b")])
+            told = [await anext(events)]
+            engine.may_step.set()
+            told += [event async for event in events]
+            return [event.completion.finish_reason for event in told]
+
+    assert asyncio.run(ask()) == [FinishReason.ERROR] * 2
+    assert "hangs" in hasty.failure
+
+
+def test_a_call_that_hangs_ends_what_waits_behind_it(engine, hasty):
+    busy, free = threading.Event(), threading.Event()
+
+    async def ask() -> list[object]:
+        async with asyncio.timeout(5):
+            hanging = asyncio.ensure_future(hasty.call(lambda: (busy.set(), free.wait(5))))
+            await asyncio.to_thread(busy.wait, 5)
+            return await asyncio.gather(
+                hanging,
+                hasty.call(lambda: None),
+                errors_of(hasty, request(engine, "a")),
+                return_exceptions=True,
+            )
+
+    *calls, told = asyncio.run(ask())
+    free.set()
+    assert told == [hasty.failure]
+    assert [str(error) for error in calls] == [hasty.failure] * 2
+    assert "hangs" in hasty.failure
+
+
+def test_an_engine_without_work_does_not_hang(engine, hasty):
+    async def ask() -> list[str]:
+        await asyncio.sleep(0.6)
+        return await errors_of(hasty, request(engine, "a"))
+
+    assert asyncio.run(ask()) == [""]
+    assert hasty.failure is None

@@ -25,6 +25,11 @@ class BatchingSpec(Spec):
     earlier ones, which are reused. Requests wait for room."""
     prefill_tokens: int = Field(default=256, ge=2)
     """Prompt tokens computed in one step beside the requests that generate."""
+    step_timeout_s: float = Field(default=120, gt=0)
+    """A step of raylora's engine that lasts longer is taken to hang: its requests end, and the
+    replica is replaced. Most take milliseconds, but the first one on a GPU loads kernels, and
+    where nobody generates a step takes in up to 4,096 tokens of prompts, for which a CPU may need
+    half a minute. Raise it for models of billions of parameters on CPUs."""
 
 
 class AutoscalingSpec(Spec):
