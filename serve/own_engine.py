@@ -26,6 +26,8 @@ def start_own_engine(spec: ServeSpec, local: LocalModel, tokenizer: Any) -> Runn
         cache_bytes=spec.batching.cache_mb << 20,
         prefill_tokens=spec.batching.prefill_tokens,
     )
+    # Before anybody waits: a thread beside it would hold the interpreter's lock all the while.
+    engine.prepare_grammars()
     thread = EngineThread(engine, step_timeout_s=spec.batching.step_timeout_s)
     thread.start()
     return Running(thread, BankSlots(bank, thread, spec.max_adapters), engine.max_length)

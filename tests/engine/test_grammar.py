@@ -74,3 +74,23 @@ def test_a_schema_that_is_too_deep_or_too_large_is_refused():
         grammar_of(deep)
     with pytest.raises(InvalidRequest, match="more than 32768"):
         grammar_of({"enum": [f"value {i}" for i in range(5000)]})
+
+
+def no_tokenizer(*args, **kwargs):
+    raise ValueError("Only fast tokenizers are supported")
+
+
+def test_an_engine_that_is_prepared_makes_nothing_for_the_first_answer(engine, monkeypatch):
+    engine.prepare_grammars()
+    monkeypatch.setattr("llguidance.hf.from_tokenizer", no_tokenizer)
+    [found] = generate(engine, [asked("held", LAMP)])
+    jsonschema.validate(json.loads(found.text), LAMP)
+
+
+def test_a_tokenizer_that_can_hold_no_answer_lets_the_engine_start(engine, monkeypatch):
+    monkeypatch.setattr("llguidance.hf.from_tokenizer", no_tokenizer)
+    engine.prepare_grammars()
+    [found] = generate(engine, [asked("free", new=5)])
+    assert found.finish_reason is FinishReason.LENGTH
+    with pytest.raises(ValueError, match="fast tokenizers"):
+        engine.add(asked("held", LAMP))

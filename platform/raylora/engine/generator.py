@@ -109,6 +109,13 @@ class Engine:
             kv_budget=self._budget.bytes,
         )
 
+    def prepare_grammars(self) -> None:
+        """Take the time for what answers of a JSON schema need, before the first one comes.
+
+        Without it that one takes it, and all that generate wait.
+        """
+        self._grammars.prepare()
+
     def add(self, request: Request) -> None:
         """Queue a request; it joins at a coming step. Raises InvalidRequest if it cannot fit."""
         check_length(len(request.prompt_ids), self.max_length)
