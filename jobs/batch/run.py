@@ -1,13 +1,12 @@
 """`python -m raylora.jobs.batch.run spec.yaml`: ask every row of a file of every adapter.
 
-Runs as a Ray Job. Actors answer, each with a base of its own; a lost one is started again and
-asked again. Answers are on the disk as soon as they come, so a batch that was killed goes on.
+Runs as a Ray Job, through Ray Data. Actors answer, each with a base of its own; a lost one is
+started again and asked again. Answers are on the disk as soon as they come, so a batch that was
+killed goes on.
 """
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,13 @@ from raylora.config.batch_spec import BatchSpec
 from raylora.config.compose import read_resolved
 from raylora.config.data_spec import SourceSpec
 from raylora.errors import RayloraError
-from raylora.jobs.batch.answerer import Answerer, Asked, Replies
+from raylora.jobs.batch.answerer import Replies
 from raylora.jobs.batch.book import Book
-from raylora.jobs.batch.questions import Unasked, questions
 from raylora.jobs.data.sources import fingerprint
 from raylora.jobs.driver import Given, connect, drive
 from raylora.tracking.adapters.registry import Registry
 from raylora.tracking.location import tracking_uri
 
-BATCHES_AT_ONCE = 4
-"""Full batches of the engine in one call of an actor: rows leave and join within it."""
 TELL_S = 5.0
 """Between two words about progress."""
 LISTED = 20
@@ -84,31 +80,13 @@ class _Batch:
         self._told = self._started
 
     def run(self) -> None:
-        """Keep every actor busy with one call while another waits for it."""
-        import ray
+        """Ask what has no line yet, and write what comes."""
+        # Ray reads its switch for folded logs, which `drive` sets, where it is imported.
+        from raylora.jobs.batch.stream import replies
 
         connect()
-        serving = self._spec.serving
-        base = serving.model.name
-        adapters = [version for version in self._versions if version != base]
-        actor: Any = ray.remote(
-            num_cpus=serving.cpus_per_replica,
-            num_gpus=serving.gpus_per_replica,
-            max_restarts=3,
-            max_task_retries=3,
-        )(Answerer)
-        actors = [actor.remote(self._spec, adapters) for _ in range(serving.num_replicas)]
-        size = BATCHES_AT_ONCE * serving.batching.max_batch_size
-        chunks = _chunks(self._open_questions(), size)
-        running: dict[Any, Any] = {}
-        for chunk, each in zip(islice(chunks, 2 * len(actors)), 2 * actors, strict=False):
-            running[each.answer.remote(chunk)] = each
-        while running:
-            (ready,), _ = ray.wait(list(running), num_returns=1)
-            each = running.pop(ready)
-            self._take(ray.get(ready))
-            for chunk in islice(chunks, 1):
-                running[each.answer.remote(chunk)] = each
+        for found in replies(self._spec, self._versions, self._book.done):
+            self._take(found)
 
     def event(self, resumed: int) -> BatchEvent:
         """What has come of it."""
@@ -123,25 +101,13 @@ class _Batch:
             refusals=self.refusals[:LISTED],
         )
 
-    def _open_questions(self) -> Iterator[Asked]:
-        """What has no line yet; rows that ask nothing get theirs here."""
-        for found in questions(self._spec.input, Path.cwd()):
-            missing = [v for v in self._versions if (found.row, v) not in self._book.done]
-            if not isinstance(found, Unasked):
-                yield from (Asked(found, version) for version in missing)
-                continue
-            named = {} if found.id is None else {"id": found.id}
-            self._write(
-                [
-                    {"row": found.row, **named, "adapter": version, "error": found.reason}
-                    for version in missing
-                ]
-            )
-
-    def _take(self, replies: Replies | RayloraError) -> None:
-        if isinstance(replies, RayloraError):
-            raise replies
-        self._write(replies.lines)
+    def _take(self, replies: Replies) -> None:
+        self._book.write(replies.lines)
+        self.refusals += [
+            f"row {line['row']}, {line['adapter']}: {line['error']}"
+            for line in replies.lines
+            if "error" in line
+        ]
         self._answers += sum("answer" in line for line in replies.lines)
         self._tokens += replies.tokens
         self.failures += replies.failures
@@ -149,20 +115,6 @@ class _Batch:
             self._told = time.monotonic()
             speed = self._tokens / (self._told - self._started)
             emit(StageEvent("batch", f"{self._answers} answers, {speed:.0f} tokens/s"))
-
-    def _write(self, lines: list[dict[str, Any]]) -> None:
-        self._book.write(lines)
-        self.refusals += [
-            f"row {line['row']}, {line['adapter']}: {line['error']}"
-            for line in lines
-            if "error" in line
-        ]
-
-
-def _chunks(asked: Iterable[Asked], size: int) -> Iterator[list[Asked]]:
-    waiting = iter(asked)
-    while chunk := list(islice(waiting, size)):
-        yield chunk
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ import shutil
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 from tests.registered import register
 
 from raylora.cli.main import cli
+from raylora.cluster import head, processes
 from raylora.cluster.connect import Cluster
+from raylora.cluster.job_info import JobState
 from raylora.cluster.jobs import JobClient
 from raylora.config.model_spec import DType, ModelSource, ModelSpec
 
@@ -50,14 +53,8 @@ def lines() -> list[dict]:
 
 
 def test_a_killed_batch_goes_on_where_it_was(batch, local_cluster: Cluster, tmp_path: Path):
-    started = batch("--detach")
-    assert started.exit_code == 0, started.output
-    job_id = json.loads(started.stdout)["job_id"]
     client = JobClient(local_cluster)
-    deadline = time.monotonic() + 120
-    while not (Path("out.jsonl").exists() and len(lines_so_far()) > 20):
-        assert time.monotonic() < deadline, client.logs(job_id)
-        time.sleep(0.05)
+    job_id = started(batch, client)
     client.stop(job_id)
     before = len(lines_so_far())
     assert 20 < before < 450
@@ -78,6 +75,42 @@ def test_a_killed_batch_goes_on_where_it_was(batch, local_cluster: Cluster, tmp_
     other = batch("--temperature", "0.5")
     assert other.exit_code == 5, other.output
     assert "temperature" in other.stderr
+
+
+def test_what_a_killed_actor_was_asked_is_asked_again(batch, local_cluster: Cluster):
+    client = JobClient(local_cluster)
+    job_id = started(batch, client)
+    [actor] = answering()
+    actor.kill()
+    assert len(lines_so_far()) < 450
+    log = "\n".join(client.follow(job_id))
+    assert client.status(job_id).state is JobState.SUCCEEDED, log
+    found = lines()
+    keys = {(line["row"], line["adapter"]) for line in found}
+    assert len(found) == len(keys) == 450
+    assert {line["row"] for line in found if "error" in line} == {7, 9}
+    assert "Dataset" not in log
+    assert "ray.data" not in log
+
+
+def started(batch, client: JobClient) -> str:
+    """A job that has written some of its lines, and not all."""
+    begun = batch("--detach")
+    assert begun.exit_code == 0, begun.output
+    job_id = json.loads(begun.stdout)["job_id"]
+    deadline = time.monotonic() + 120
+    while not (Path("out.jsonl").exists() and len(lines_so_far()) > 20):
+        assert time.monotonic() < deadline, client.logs(job_id)
+        time.sleep(0.05)
+    return job_id
+
+
+def answering() -> list[psutil.Process]:
+    """Processes of the batch's actors."""
+    state = head.running()
+    assert state is not None
+    family = processes.family(state.id, Path(state.temp_dir), state.process)
+    return [process for process in family if "_Answering" in " ".join(process.cmdline())]
 
 
 def lines_so_far() -> list[str]:
