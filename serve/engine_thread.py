@@ -177,7 +177,9 @@ class EngineThread:
         return max(0.0, self._step_timeout_s - spent)
 
     def _place(self) -> str:
-        frame = sys._current_frames().get(self._thread.ident or 0)
+        # Private by its name alone: the documentation of sys has it, for what hangs.
+        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+        frame = frames.get(self._thread.ident or 0)
         return "".join(traceback.format_stack(frame)).rstrip()
 
     def _end(self, reason: str) -> None:
