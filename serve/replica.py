@@ -78,9 +78,8 @@ class Replica:
 
 
 def told(endpoint: Endpoint) -> dict[str, Any]:
-    """What the ingress chooses by. One whose engine failed refuses at once, so it gets nothing."""
-    balance = endpoint.balance()
-    return balance if endpoint.engine.failure is None else {**balance, "limit": 0}
+    """What the ingress chooses by."""
+    return {**endpoint.balance(), "failed": endpoint.engine.failure is not None}
 
 
 def start_endpoint(spec: ServeSpec, metrics: Metrics) -> Endpoint:

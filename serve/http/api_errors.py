@@ -148,6 +148,17 @@ def no_replica(seconds: float) -> ApiError:
     )
 
 
+def all_failed(retry_after_s: int) -> ApiError:
+    """No replica's engine runs any more; others are on their way."""
+    return ApiError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "the engine of every replica has failed and is being replaced; "
+        f"try again in {retry_after_s} s",
+        code="engine_failed",
+        headers={"Retry-After": str(retry_after_s)},
+    )
+
+
 def replica_lost() -> ApiError:
     """What generated the answer has died; the request may be sent again."""
     return ApiError(

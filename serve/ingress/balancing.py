@@ -18,12 +18,14 @@ class Candidate:
     """Requests that it works on at once."""
     names: Set[str]
     """Models that it answers without a load."""
+    failed: bool = False
+    """Its engine can answer nothing any more."""
     draining: bool = False
 
     @property
     def takes_more(self) -> bool:
         """Whether it may be given another request."""
-        return not self.draining and self.open < self.limit
+        return not (self.failed or self.draining) and self.open < self.limit
 
 
 def choose(candidates: Iterable[Candidate], model: str) -> Candidate | None:

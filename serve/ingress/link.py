@@ -60,6 +60,7 @@ class Link(FrameProtocol):
             limit=self._state["limit"],
             batch=self._state["batch"],
             names=self._names,
+            failed=self._state["failed"],
             draining=self._state["draining"],
         )
 

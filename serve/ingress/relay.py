@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from raylora.serve.edge.request_record import record_in
 from raylora.serve.http.api_errors import (
     ApiError,
+    all_failed,
     deadline_passed,
     no_replica,
     queue_full,
@@ -28,6 +29,8 @@ from raylora.serve.ingress.link import Link, LinkLost, Piece
 from raylora.serve.ingress.replicas import Replicas
 
 RETRY_AFTER_S = 1
+REPLACED_AFTER_S = 10
+"""Serve looks at replicas each 5 s, and a new one with a small base is there about 5 s later."""
 TRIES = 3
 """Replicas that an answer is asked for at before it is given up."""
 GRACE_S = 5.0
@@ -117,8 +120,10 @@ class Relay:
         except TimeoutError as error:
             raise no_replica(self._timeout_s) from error
         if link is None:
-            waiting = sum(link.candidate.open for link in self._replicas.links)
-            raise queue_full(waiting, RETRY_AFTER_S)
+            candidates = [link.candidate for link in self._replicas.links]
+            if all(candidate.failed for candidate in candidates):
+                raise all_failed(REPLACED_AFTER_S)
+            raise queue_full(sum(candidate.open for candidate in candidates), RETRY_AFTER_S)
         return link
 
     async def _from_all(self, told: Mapping[str, Any], body: bytes) -> Piece:

@@ -99,9 +99,9 @@ def test_limits_that_cannot_be_are_refused():
 
 
 def test_a_replica_whose_engine_has_failed_is_given_no_requests(endpoint):
-    assert told(endpoint)["limit"] == endpoint.limit
+    assert not told(endpoint)["failed"]
     endpoint.engine.stop()
-    assert told(endpoint)["limit"] == 0
+    assert told(endpoint)["failed"]
 
 
 def test_a_replica_whose_engine_hangs_is_given_no_requests(endpoint, engine):
@@ -113,5 +113,5 @@ def test_a_replica_whose_engine_hangs_is_given_no_requests(endpoint, engine):
     answer = run(request(endpoint, "POST", "/v1/completions", json=body))
     assert answer.status_code == 500
     assert "hangs" in answer.json()["error"]["message"]
-    assert told(endpoint)["limit"] == 0
+    assert told(endpoint)["failed"]
     assert run(request(endpoint, "GET", "/healthz")).status_code == 503

@@ -40,7 +40,7 @@ class Backend:
         """Status of its answer to what loads, where it is called bad."""
         self.unloads = 200
         """Status of its answer to what unloads."""
-        self.state = {"limit": limit, "batch": 4, "names": ["home"]}
+        self.state = {"limit": limit, "batch": 4, "names": ["home"], "failed": False}
         routes = [
             Route("/whole", self.whole, methods=["POST"]),
             Route("/stream", self.stream, methods=["POST"]),

@@ -116,6 +116,21 @@ def test_a_full_endpoint_answers_429_at_once():
     run(work)
 
 
+def test_without_a_working_engine_the_answer_is_503_and_others_take_over():
+    async def work() -> None:
+        one, two = Backend("one"), Backend("two")
+        one.state["failed"] = two.state["failed"] = True
+        async with ingress(one, two) as (client, _):
+            refused = await client.post("/whole", json=BODY)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+            assert refused.json()["error"]["code"] == "engine_failed"
+            two.state = {**two.state, "failed": False}
+            await asyncio.sleep(0.3)
+            assert (await client.post("/whole", json=BODY)).json()["by"] == "two"
+
+    run(work)
+
+
 def test_a_replica_that_hangs_is_not_waited_for_for_ever(monkeypatch):
     monkeypatch.setattr(relay_module, "GRACE_S", -4.8)
 
