@@ -14,6 +14,7 @@ from typing import Any
 from raylora.config.model_spec import ModelSpec, Quantization
 from raylora.config.places import cache
 from raylora.jobs.answer import answer
+from raylora.jobs.provenance import made_with
 from raylora.lora.base import load_base
 from raylora.lora.combining import Method, combine
 from raylora.lora.devices import Device, DeviceKind
@@ -51,7 +52,7 @@ def _combine(given: argparse.Namespace) -> dict[str, Any]:
         weights=given.weight,
         density=given.density,
         seed=given.seed,
-        lineage=given.lineage,
+        lineage=given.lineage | made_with(),
     )
     return asdict(verify(given.into, base_revision=local.revision))
 

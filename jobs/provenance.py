@@ -20,9 +20,16 @@ def provenance(spec: TrainSpec, chat_template: str) -> dict[str, Any]:
     """For the lineage of an adapter that this process has trained."""
     return {
         "spec": without_passwords(spec),
+        **made_with(),
+        "chat_template_sha256": sha256_of(chat_template),
+    }
+
+
+def made_with() -> dict[str, Any]:
+    """The packages and the machine that numbers depend on."""
+    return {
         "packages": {package: version(package) for package in PACKAGES},
         "hardware": hardware(),
-        "chat_template_sha256": sha256_of(chat_template),
     }
 
 

@@ -144,7 +144,9 @@ def test_combining_writes_an_adapter_with_its_parents(
     arguments = [model.model_dump_json(), str(into), str(trained(1)), str(trained(2))]
     arguments += ["--method=ties", "--weight=0.5", "--weight=0.5", "--density=0.5", "--seed=0"]
     assert combine.main([*arguments, '--lineage={"parents": ["a@1", "b@2"]}']) == 0
-    assert said(capfd)["lineage"]["parents"] == ["a@1", "b@2"]
+    lineage = said(capfd)["lineage"]
+    assert lineage["parents"] == ["a@1", "b@2"]
+    assert lineage["packages"]["peft"] and lineage["hardware"]["cores"]
     assert manifest.find_fault(into) is None
     base = LlamaForCausalLM.from_pretrained(tiny_base)
     ids = torch.tensor([[5, 6, 7]])
