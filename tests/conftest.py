@@ -39,6 +39,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`pytest -n 2` runs the tests that start clusters in one process, the others in the other."""
     for item in items:

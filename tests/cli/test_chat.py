@@ -1,6 +1,7 @@
 """raylora chat against a small endpoint."""
 
 import json
+import signal
 import time
 from _thread import interrupt_main
 from collections.abc import Iterator
@@ -229,6 +230,15 @@ def test_whatever_goes_wrong_stays_in_its_column():
     assert "fine" in out.getvalue()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts what is to run in the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_does_not_wait_for_the_answers():
     ended = Event()
 

@@ -42,8 +42,8 @@ def raylora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def test_from_a_yaml_to_a_served_adapter(raylora: Run, tmp_path: Path) -> None:
     try:
-        # A seventh of the preset's rows: enough for JSON, not for every answer.
-        short = ("training.max_steps=20", "training.global_batch_size=8", "evaluation.max_rows=8")
+        # A twelfth of the preset's rows: enough for JSON, not for every answer.
+        short = ("training.max_steps=12", "training.global_batch_size=8", "evaluation.max_rows=8")
         report: dict[str, Any] = json.loads(
             raylora("quickstart", "--keep", "--output", "json", *short).stdout
         )
