@@ -32,7 +32,7 @@ from raylora.jobs.data.loading import held_out
 from raylora.jobs.data.partition import held_out_label
 from raylora.jobs.data.rows import Rows
 from raylora.jobs.evaluation import Evaluation, Scores, evaluate, write_predictions
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.base import load_for_generation, load_tokenizer
 from raylora.lora.devices import pick
 from raylora.lora.integrity import verify

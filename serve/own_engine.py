@@ -5,7 +5,7 @@ from typing import Any
 from raylora.config.serve_spec import ServeSpec
 from raylora.engine.generator import Engine
 from raylora.lora import devices
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.base import load_for_generation
 from raylora.lora.sources import LocalModel
 from raylora.serve.adapters.shelf import BankSlots

@@ -21,7 +21,7 @@ from raylora.config.model_spec import DType
 from raylora.engine.generator import Engine
 from raylora.engine.request import Completion, Request
 from raylora.engine.sampling import Sampling
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.devices import pick
 
 READ_BYTES = 512 << 20

@@ -26,7 +26,7 @@ from raylora.engine.request import Request
 from raylora.engine.sampling import Sampling
 from raylora.engine.scoring import score
 from raylora.jobs.data.rows import read_rows
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.base import load_base, load_tokenizer
 from raylora.lora.devices import pick
 from raylora.lora.sources import LocalModel, fetch

@@ -26,7 +26,7 @@ from raylora.engine.generator import Engine
 from raylora.engine.request import Request
 from raylora.engine.sampling import Sampling
 from raylora.engine.scoring import score
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.base import load_base
 from raylora.lora.devices import pick
 from raylora.serve.engine_thread import EngineThread

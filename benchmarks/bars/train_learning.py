@@ -28,7 +28,7 @@ from raylora.engine.generator import Engine, generate
 from raylora.engine.prompts import chat_prompt
 from raylora.engine.request import Request
 from raylora.engine.sampling import Sampling
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.base import load_base
 from raylora.lora.devices import pick
 

@@ -116,7 +116,7 @@ def _load(spec: BatchSpec, versions: Sequence[str]) -> _Loaded:
     from raylora.engine.generator import Engine
     from raylora.lora import devices
     from raylora.lora.adapter_config import chat_template
-    from raylora.lora.bank import Bank
+    from raylora.lora.bank.bank import Bank
     from raylora.lora.base import load_for_generation, load_tokenizer
     from raylora.lora.sources import fetch
     from raylora.tracking.adapters.registry import Registry

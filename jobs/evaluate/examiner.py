@@ -13,7 +13,7 @@ from raylora.jobs.evaluate.asked_rows import Read
 from raylora.jobs.evaluate.measure import Asked, Panel, measure
 from raylora.jobs.evaluate.row_result import RowResult
 from raylora.jobs.evaluate.subject import Subject
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.base import load_for_generation, load_tokenizer
 from raylora.lora.devices import pick
 from raylora.lora.integrity import verify

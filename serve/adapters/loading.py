@@ -10,7 +10,7 @@ from typing import Protocol
 
 from raylora.errors import NotFound, RayloraError
 from raylora.lora.adapter_config import chat_template
-from raylora.lora.eviction import Held, NoRoom, victims
+from raylora.lora.bank.eviction import Held, NoRoom, victims
 from raylora.lora.integrity import AdapterFacts
 from raylora.serve.adapters.folders import Folders
 from raylora.serve.adapters.resident import AdapterState, Resident

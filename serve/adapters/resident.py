@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from raylora.errors import RayloraError, Unreachable
-from raylora.lora.eviction import NoRoom
+from raylora.lora.bank.eviction import NoRoom
 from raylora.lora.integrity import AdapterFacts
 
 RETRY_S = 30.0

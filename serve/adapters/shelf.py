@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raylora.errors import InvalidAdapter
 from raylora.lora import manifest
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.integrity import AdapterFacts
 from raylora.serve.adapters.loading import MakeRoom
 from raylora.serve.engine_thread import EngineThread

@@ -26,7 +26,7 @@ from transformers import LlamaForCausalLM
 
 from raylora.config.serve_spec import BatchingSpec
 from raylora.engine.generator import Engine
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.base import load_tokenizer
 from raylora.lora.sources import LocalModel
 from raylora.serve.adapters.catalogue import Catalogue

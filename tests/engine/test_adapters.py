@@ -14,7 +14,7 @@ from raylora.engine.request import Request
 from raylora.engine.sampling import Sampling
 from raylora.engine.scoring import score
 from raylora.lora.attach import attach, save_adapter
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.sources import LocalModel
 
 RANKS = {"a": 4, "b": 8, "c": 2}

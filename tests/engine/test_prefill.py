@@ -14,7 +14,7 @@ from raylora.engine.request import FinishReason, Request
 from raylora.engine.sampling import Sampling
 from raylora.errors import InvalidRequest, RayloraError
 from raylora.lora.attach import attach, save_adapter
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.sources import LocalModel
 
 ROOMY = 64 << 20

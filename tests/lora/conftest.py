@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.lora.banked import Adapters
+from tests.lora.bank.banked import Adapters
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from raylora.config.lora_spec import LoraSpec

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 from raylora.errors import InvalidAdapter
 from raylora.lora import manifest
 from raylora.lora.adapter_config import CONFIG, WEIGHTS, read
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.combining import Method, combine
 from raylora.lora.integrity import verify
 from raylora.lora.sources import LocalModel

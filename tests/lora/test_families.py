@@ -10,7 +10,7 @@ from tests.families import FAMILIES
 from raylora.config.lora_spec import Init, LoraSpec
 from raylora.config.model_spec import DType, ModelSource, ModelSpec, Quantization
 from raylora.lora.attach import attach, save_adapter
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.base import linear_shapes, load_base
 from raylora.lora.devices import Device, DeviceKind
 from raylora.lora.integrity import verify

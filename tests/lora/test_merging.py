@@ -13,7 +13,7 @@ from raylora.config.model_spec import DType, ModelSource, ModelSpec, Quantizatio
 from raylora.errors import InvalidAdapter
 from raylora.lora import manifest
 from raylora.lora.attach import attach, save_adapter
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.base import load_base
 from raylora.lora.devices import Device, DeviceKind
 from raylora.lora.integrity import verify

@@ -11,7 +11,7 @@ from raylora.config.lora_spec import LoraSpec
 from raylora.config.model_spec import ModelSpec, Quantization
 from raylora.config.places import cache
 from raylora.lora.attach import attach, save_adapter
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.base import compute_dtype, load_base, load_tokenizer
 from raylora.lora.devices import pick
 from raylora.lora.sources import LocalModel, fetch

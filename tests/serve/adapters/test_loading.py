@@ -8,7 +8,7 @@ from tests.serve.adapters.replica import served
 
 from raylora.errors import InvalidAdapter, RayloraError
 from raylora.lora.adapter_config import CHAT_TEMPLATE
-from raylora.lora.eviction import NoRoom
+from raylora.lora.bank.eviction import NoRoom
 from raylora.serve.adapters.catalogue import Catalogue
 from raylora.serve.adapters.residency import Residency
 from raylora.serve.adapters.resident import AdapterState

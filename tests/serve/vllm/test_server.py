@@ -16,7 +16,7 @@ from raylora.engine.grammar import grammar_of
 from raylora.engine.request import Completion, Request
 from raylora.engine.sampling import Sampling
 from raylora.lora.attach import attach, save_adapter
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 from raylora.lora.base import load_base
 from raylora.lora.devices import pick
 from raylora.lora.sources import LocalModel, fetch

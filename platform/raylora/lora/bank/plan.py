@@ -15,12 +15,12 @@ from typing import Protocol
 
 from torch import Tensor
 
-from raylora.lora.batched import Batched, waste
-from raylora.lora.compiled import Compiled
-from raylora.lora.kernel import load
-from raylora.lora.layout import Layout, Weights
-from raylora.lora.one_by_one import OneByOne
-from raylora.lora.stacks import Stack, Stacks
+from raylora.lora.bank.batched import Batched, waste
+from raylora.lora.bank.compiled import Compiled
+from raylora.lora.bank.kernel import load
+from raylora.lora.bank.layout import Layout, Weights
+from raylora.lora.bank.one_by_one import OneByOne
+from raylora.lora.bank.stacks import Stack, Stacks
 
 MOST_WASTE = 1.25
 """Of a prompt's batched products over those that are wanted; calls are saved for that."""

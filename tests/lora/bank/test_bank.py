@@ -8,19 +8,19 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from tests.lora.banked import PROMPTS, WEIGHTS, Adapters, bank_of, generate, with_bank
+from tests.lora.bank.banked import PROMPTS, WEIGHTS, Adapters, bank_of, generate, with_bank
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from raylora.config.model_spec import DType, ModelSource, ModelSpec, Quantization
 from raylora.lora import manifest
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
+from raylora.lora.bank.layout import Layouts, Weights
+from raylora.lora.bank.plan import Plan
+from raylora.lora.bank.stacks import Stacks
 from raylora.lora.base import load_base
 from raylora.lora.devices import Device, DeviceKind
-from raylora.lora.layout import Layouts, Weights
-from raylora.lora.plan import Plan
 from raylora.lora.sources import LocalModel
-from raylora.lora.stacks import Stacks
 
 KEYS = ["a", None, "b", "a", "c", None, "d"]
 
@@ -29,7 +29,7 @@ KEYS = ["a", None, "b", "a", "c", None, "d"]
 def _products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a C compiler, and without."""
     if request.param == "torch":
-        monkeypatch.setattr("raylora.lora.plan.load", lambda dtype: None)
+        monkeypatch.setattr("raylora.lora.bank.plan.load", lambda dtype: None)
 
 
 def peft_of(model: Any, adapters: Adapters) -> PeftModel:

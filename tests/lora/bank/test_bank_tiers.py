@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.lora.banked import PROMPTS, WEIGHTS, bank_of, generate, with_bank
+from tests.lora.bank.banked import PROMPTS, WEIGHTS, bank_of, generate, with_bank
 
 from raylora.errors import InvalidAdapter, NotFound, RayloraError
-from raylora.lora.bank import Bank
-from raylora.lora.eviction import Tier
+from raylora.lora.bank.bank import Bank
+from raylora.lora.bank.eviction import Tier
 
 
 def test_a_bad_adapter_leaves_the_bank_as_it_was(tiny_model, adapters) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raylora.errors import RayloraError
-from raylora.lora.eviction import Held, victims
+from raylora.lora.bank.eviction import Held, victims
 
 Helds = st.lists(st.tuples(st.integers(1, 100), st.booleans()), max_size=20).map(
     lambda pairs: [Held(f"a{i}", size, busy) for i, (size, busy) in enumerate(pairs)]

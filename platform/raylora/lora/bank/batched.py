@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from raylora.lora.layout import Weights
-from raylora.lora.scales import row_scales
-from raylora.lora.stacks import Stack
+from raylora.lora.bank.layout import Weights
+from raylora.lora.bank.scales import row_scales
+from raylora.lora.bank.stacks import Stack
 
 Rows = Mapping[str, Sequence[int]]
 """Adapter to its batch rows."""

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from raylora.lora import kernel
-from raylora.lora.batched import Batched
-from raylora.lora.compiled import Compiled
-from raylora.lora.kernel import Kernel
-from raylora.lora.layout import Layout, Layouts, Weights
-from raylora.lora.stacks import Stack
+from raylora.lora.bank import kernel
+from raylora.lora.bank.batched import Batched
+from raylora.lora.bank.compiled import Compiled
+from raylora.lora.bank.kernel import Kernel
+from raylora.lora.bank.layout import Layout, Layouts, Weights
+from raylora.lora.bank.stacks import Stack
 
 CPU = torch.device("cpu")
 SHAPES = {"q_proj": (70, 33), "k_proj": (192, 33), "down_proj": (5, 128)}

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from raylora.lora import huge_pages
-from raylora.lora.layout import Layout, Weights
-from raylora.lora.slots import SlotTable
+from raylora.lora.bank import huge_pages
+from raylora.lora.bank.layout import Layout, Weights
+from raylora.lora.bank.slots import SlotTable
 
 
 class Stack:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from raylora.lora.bank import Bank
+from raylora.lora.bank.bank import Bank
 
 PROMPTS = torch.randint(3, 259, (7, 9), generator=torch.Generator().manual_seed(1))
 STEPS = 6

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from raylora.lora.layout import Weights
+from raylora.lora.bank.layout import Weights
 
 
 def row_scales(

@@ -22,13 +22,13 @@ from transformers import PreTrainedModel
 
 from raylora.errors import InvalidAdapter, NotFound, RayloraError
 from raylora.lora import adapter_config
+from raylora.lora.bank.eviction import Held, Tier, victims
+from raylora.lora.bank.layout import Weights
+from raylora.lora.bank.plan import Plan
+from raylora.lora.bank.reading import Prepared, Reader
+from raylora.lora.bank.stacks import Stacks
 from raylora.lora.base import compute_dtype, linear_shapes
-from raylora.lora.eviction import Held, Tier, victims
 from raylora.lora.integrity import AdapterFacts
-from raylora.lora.layout import Weights
-from raylora.lora.plan import Plan
-from raylora.lora.reading import Prepared, Reader
-from raylora.lora.stacks import Stacks
 
 _PLANS = 8
 """Compositions remembered: the running batch, and prompts that join it in between."""

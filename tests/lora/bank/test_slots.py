@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raylora.lora.slots import SlotTable
+from raylora.lora.bank.slots import SlotTable
 
 KEYS = [f"a{i}" for i in range(12)]
 Batches = st.lists(

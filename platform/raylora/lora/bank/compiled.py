@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from raylora.lora.kernel import Kernel, Standing, expand, shrink
-from raylora.lora.layout import Weights
-from raylora.lora.scales import row_scales
-from raylora.lora.stacks import Stack
+from raylora.lora.bank.kernel import Kernel, Standing, expand, shrink
+from raylora.lora.bank.layout import Weights
+from raylora.lora.bank.scales import row_scales
+from raylora.lora.bank.stacks import Stack
 
 
 class Compiled:

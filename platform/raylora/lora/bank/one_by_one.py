@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from raylora.lora.layout import Weights
-from raylora.lora.stacks import Stack
+from raylora.lora.bank.layout import Weights
+from raylora.lora.bank.stacks import Stack
 
 
 class OneByOne:

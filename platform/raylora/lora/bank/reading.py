@@ -13,8 +13,8 @@ from torch import Tensor
 from raylora.errors import InvalidAdapter
 from raylora.lora import adapter_config, integrity
 from raylora.lora.adapter_config import CONFIG, WEIGHTS, AdapterConfig
+from raylora.lora.bank.layout import Layout, Layouts, Weights
 from raylora.lora.integrity import AdapterFacts
-from raylora.lora.layout import Layout, Layouts, Weights
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
