@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -45,10 +46,14 @@ class Server(Protocol):
 class VllmEngine:
     """A ServingEngine over vLLM's completions route. Used from one event loop."""
 
-    def __init__(self, server: Server, base: str) -> None:
+    def __init__(self, server: Server, base: str, *, step_timeout_s: float) -> None:
+        """A server that says nothing to any open request for longer is taken to hang."""
         self.open_requests = 0
         self.base = base
         self._server = server
+        self._step_timeout_s = step_timeout_s
+        self._heard_at = 0.0
+        """Of the last event, or of the request that was the first to wait for one."""
         self._client: httpx.AsyncClient | None = None
         self._asking: set[asyncio.Task[None]] = set()
         """Also those that are being broken off."""
@@ -56,7 +61,12 @@ class VllmEngine:
     @property
     def failure(self) -> str | None:
         """Why requests are not worked on any more; None while they are."""
-        return None if self._server.is_alive else "vLLM has ended"
+        if not self._server.is_alive:
+            return "vLLM has ended"
+        silent_s = time.monotonic() - self._heard_at
+        if self.open_requests and silent_s > self._step_timeout_s:
+            return f"vLLM hangs: no token of {self.open_requests} requests for {silent_s:.0f} s"
+        return None
 
     async def stats(self) -> None:
         """None: vLLM has metrics of its own."""
@@ -69,6 +79,8 @@ class VllmEngine:
         """Events of these requests until all have ended; closing it early cancels the rest."""
         events: asyncio.Queue[Event] = asyncio.Queue()
         unfinished = {request.id for request in requests}
+        if not self.open_requests:
+            self._heard_at = time.monotonic()
         self.open_requests += len(unfinished)
         asking = [asyncio.ensure_future(self._ask(request, events)) for request in requests]
         self._asking.update(asking)
@@ -99,6 +111,7 @@ class VllmEngine:
         answer = Answering(request)
         try:
             async for chunk in self._chunks(body_of(request, self.base)):
+                self._heard_at = time.monotonic()
                 event = answer.take(chunk)
                 if event is not None:
                     events.put_nowait(event)
@@ -191,7 +204,11 @@ def start_vllm(spec: ServeSpec, local: LocalModel) -> Running:
     """Start the server and connect to it."""
     config = AutoConfig.from_pretrained(local.path)
     max_length = min(spec.model.max_length, int(config.max_position_embeddings))
-    engine = VllmEngine(start_server(spec, local, max_length), spec.model.name)
+    engine = VllmEngine(
+        start_server(spec, local, max_length),
+        spec.model.name,
+        step_timeout_s=spec.batching.step_timeout_s,
+    )
     slots = VllmSlots(
         engine,
         spec.max_adapters,

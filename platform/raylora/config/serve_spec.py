@@ -29,7 +29,8 @@ class BatchingSpec(Spec):
     """A step of raylora's engine that lasts longer is taken to hang: its requests end, and the
     replica is replaced. Most take milliseconds, but the first one on a GPU loads kernels, and
     where nobody generates a step takes in up to 4,096 tokens of prompts, for which a CPU may need
-    half a minute. Raise it for models of billions of parameters on CPUs."""
+    half a minute. Raise it for models of billions of parameters on CPUs. vLLM hangs where no open
+    request hears of it for that long."""
 
 
 class AutoscalingSpec(Spec):

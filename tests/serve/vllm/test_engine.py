@@ -108,6 +108,10 @@ def asked(name: str, adapter: str | None = None, tokens: int = 3) -> engine_requ
     return engine_request.Request(name, tuple(range(tokens)), adapter, Sampling(8))
 
 
+def engine_of(fake: FakeVllm, step_timeout_s: float = 60) -> VllmEngine:
+    return VllmEngine(fake, "base", step_timeout_s=step_timeout_s)
+
+
 async def completions(engine: VllmEngine, *requests: engine_request.Request) -> dict[str, Any]:
     return {
         event.id: event.completion
@@ -118,7 +122,7 @@ async def completions(engine: VllmEngine, *requests: engine_request.Request) -> 
 
 def test_requests_of_several_adapters_are_answered_at_once(fake: FakeVllm):
     fake.loaded["a@1"] = "somewhere"
-    engine = VllmEngine(fake, "base")
+    engine = engine_of(fake)
     found = asyncio.run(completions(engine, asked("x", "a@1"), asked("y")))
     assert found["x"].text == "a@1:0 a@1:1 a@1:2 "
     assert found["y"].text == "base:0 base:1 base:2 "
@@ -127,20 +131,39 @@ def test_requests_of_several_adapters_are_answered_at_once(fake: FakeVllm):
 
 
 def test_a_refusal_ends_the_request_with_its_reason(fake: FakeVllm):
-    found = asyncio.run(completions(VllmEngine(fake, "base"), asked("x", "gone@1")))
+    found = asyncio.run(completions(engine_of(fake), asked("x", "gone@1")))
     assert found["x"].finish_reason is FinishReason.ERROR
     assert found["x"].error == "no model gone@1"
 
 
+def test_a_server_that_says_nothing_for_long_has_failed_until_it_speaks_again(fake: FakeVllm):
+    engine, fake.delay_s = engine_of(fake, step_timeout_s=0.3), 0.6
+
+    async def work() -> None:
+        answer = engine.stream([asked("x", tokens=2)])
+        first = asyncio.ensure_future(anext(answer))
+        await asyncio.sleep(0.2)
+        assert engine.failure is None
+        await asyncio.sleep(0.2)
+        assert engine.failure is not None and "no token of 1 requests" in engine.failure
+        await first
+        assert engine.failure is None
+        await answer.aclose()
+        await asyncio.sleep(0.4)
+        assert engine.failure is None  # nobody waits
+
+    asyncio.run(work())
+
+
 def test_a_server_that_is_gone_ends_the_request(fake: FakeVllm):
     fake.url = "http://127.0.0.1:9"
-    found = asyncio.run(completions(VllmEngine(fake, "base"), asked("x")))
+    found = asyncio.run(completions(engine_of(fake), asked("x")))
     assert found["x"].finish_reason is FinishReason.ERROR
 
 
 def test_closing_a_stream_closes_its_connection(fake: FakeVllm):
     fake.delay_s = 0.02
-    engine = VllmEngine(fake, "base")
+    engine = engine_of(fake)
 
     async def leave() -> None:
         events = engine.stream([asked("x", tokens=500)])
@@ -160,7 +183,7 @@ def test_closing_a_stream_closes_its_connection(fake: FakeVllm):
 def test_what_ends_a_stream_is_not_kept_waiting_by_its_connection(fake: FakeVllm):
     """A server that ends an answer whose client has gone cancels whatever waits in between."""
     fake.delay_s = 0.02
-    engine = VllmEngine(fake, "base")
+    engine = engine_of(fake)
 
     async def leave() -> bool:
         events = engine.stream([asked("x", tokens=500)])
@@ -189,7 +212,7 @@ def test_an_answer_that_makes_no_sense_ends_the_request(fake: FakeVllm, monkeypa
 
     async def ask() -> dict[str, Any]:
         async with asyncio.timeout(5):
-            return await completions(VllmEngine(fake, "base"), asked("x"))
+            return await completions(engine_of(fake), asked("x"))
 
     found = asyncio.run(ask())
     assert found["x"].finish_reason is FinishReason.ERROR
@@ -216,7 +239,7 @@ async def room(size: int) -> None:
 
 
 def slots_of(fake: FakeVllm, linears: dict[str, tuple[int, int]], rank: int = 64) -> VllmSlots:
-    return VllmSlots(VllmEngine(fake, "base"), 2, rank, linears, None)
+    return VllmSlots(engine_of(fake), 2, rank, linears, None)
 
 
 def test_an_adapter_is_checked_loaded_and_unloaded(fake: FakeVllm, adapter: Path, linears):
