@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.bars.bar import Bar, Verdict, failed
 
 PARTS = {
-    name: f"benchmarks.bars.{name}" for name in ("path", "train", "sweep", "serve", "registry")
+    name: f"benchmarks.{name}.measures" for name in ("path", "train", "sweep", "serve", "registry")
 }
 Measure = Callable[[], Iterable[Bar]]
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "deepspeed", "ray", "mlflow")

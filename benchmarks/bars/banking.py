@@ -11,7 +11,7 @@ from benchmarks.bars.bar import Bar, at_least
 from benchmarks.bars.bench_data import Question
 from benchmarks.bars.sandbox import Sandbox
 from benchmarks.bars.smollm2 import Base
-from benchmarks.bars.train_job import run_job
+from benchmarks.train.job import run_job
 from raylora.tracking.bootstrap import paired_bootstrap
 
 BATCH = 8

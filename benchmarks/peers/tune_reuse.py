@@ -32,7 +32,7 @@ class ReusedTrial(tune.Trainable):
         """Load the base, which all trials of this actor share."""
         # Read when torch and transformers are imported; raylora's workers have the same.
         os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
-        from benchmarks.bars.core_alone import Bench, join_group_of_one
+        from benchmarks.sweep.core_alone import Bench, join_group_of_one
 
         join_group_of_one(threads=1)
         self._bench = Bench(_spec_of(config).model)
@@ -71,7 +71,7 @@ class ReusedTrial(tune.Trainable):
         """No trial is paused here."""
 
     def _begin(self, config: dict[str, Any]) -> None:
-        from benchmarks.bars.core_alone import Telling
+        from benchmarks.sweep.core_alone import Telling
         from raylora.sweeps.fused.player import Player
 
         spec = _spec_of(config)

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from benchmarks.bars.core import Mode, Task
+from benchmarks.sweep.core import Mode, Task
 
 from raylora.config.train_spec import TrainSpec
 

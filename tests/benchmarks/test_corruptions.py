@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from benchmarks.bars.corruptions import KINDS, Manifest, corrupt, found_in
+from benchmarks.registry.corruptions import KINDS, Manifest, corrupt, found_in
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from raylora.config.lora_spec import LoraSpec

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 from benchmarks.bars.bar import Verdict
-from benchmarks.bars.load import Reply, closed, opened, per_second, percentile, text_of
-from benchmarks.bars.prompts import arrivals, spread
-from benchmarks.bars.serve_alias import Move, judge
-from benchmarks.bars.serve_generation import Cost
+from benchmarks.serve.alias import Move, judge
+from benchmarks.serve.generation import Cost
+from benchmarks.serve.load import Reply, closed, opened, per_second, percentile, text_of
+from benchmarks.serve.prompts import arrivals, spread
 
 TEXTS = {1: "one", 2: "two"}
 

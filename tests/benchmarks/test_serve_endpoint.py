@@ -10,18 +10,12 @@ from typing import Any
 
 import pytest
 import uvicorn
-from benchmarks.bars import (
-    openai_client,
-    serve_alias,
-    serve_clients,
-    serve_cold,
-    serve_http,
-    serve_limits,
-)
-from benchmarks.bars.adapter_files import write_adapter
-from benchmarks.bars.generators import Workload
-from benchmarks.bars.prompts import stories
+from benchmarks.bars import openai_client
 from benchmarks.bars.smollm2 import Base
+from benchmarks.serve import alias, clients, cold, http, limits
+from benchmarks.serve.adapter_files import write_adapter
+from benchmarks.serve.generators import Workload
+from benchmarks.serve.prompts import stories
 from transformers import LlamaForCausalLM
 
 from raylora.config.serve_spec import BatchingSpec
@@ -110,39 +104,39 @@ def load_tokenizer_of(path: Path) -> Any:
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     messages = [{"role": "user", "content": "hello"}]
-    for module in (serve_alias, serve_cold, serve_clients):
+    for module in (alias, cold, clients):
         monkeypatch.setattr(module, "conversations", lambda count: [messages] * count)
 
 
 def test_an_alias_that_moves_is_followed(served: Served, monkeypatch: pytest.MonkeyPatch):
     for name, value in {"MOVES": 3, "EVERY_S": 0.5, "VERSIONS": 2, "WITHIN_S": 0.4}.items():
-        monkeypatch.setattr(serve_alias, name, value)
-    replies, moves, texts = asyncio.run(serve_alias._moved(served))  # type: ignore[arg-type]
+        monkeypatch.setattr(alias, name, value)
+    replies, moves, texts = asyncio.run(alias._moved(served))  # type: ignore[arg-type]
     assert [move.version for move in moves] == [1, 2, 1, 2]
-    found = serve_alias.judge(replies, moves, texts, 30)
+    found = alias.judge(replies, moves, texts, 30)
     assert (found.failed, found.wrong) == (0, 0)
     versions = {reply.body["model"] for reply in replies}
     assert versions == {"moved@1", "moved@2"}
 
 
 def test_first_tokens_are_timed(served: Served, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(serve_cold, "VERSIONS", 2)
-    cold, warm = asyncio.run(serve_cold._asked(served))  # type: ignore[arg-type]
-    assert len(cold) == len(warm) == 2
-    assert all(seconds > 0 for seconds in cold + warm)
+    monkeypatch.setattr(cold, "VERSIONS", 2)
+    late, soon = asyncio.run(cold._asked(served))  # type: ignore[arg-type]
+    assert len(late) == len(soon) == 2
+    assert all(seconds > 0 for seconds in late + soon)
 
 
 def test_a_client_that_goes_makes_room(served: Served, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(serve_limits, "BATCH", 4)
-    told = asyncio.run(serve_limits._gone(served, served.base))  # type: ignore[arg-type]
+    monkeypatch.setattr(limits, "BATCH", 4)
+    told = asyncio.run(limits._gone(served, served.base))  # type: ignore[arg-type]
     assert told >= 0
 
 
 def test_overload_is_answered_or_shed(served: Served, monkeypatch: pytest.MonkeyPatch):
     for name, value in {"BATCH": 4, "CAPACITY_S": 1.0, "OVERLOAD_S": 0.5}.items():
-        monkeypatch.setattr(serve_limits, name, value)
+        monkeypatch.setattr(limits, name, value)
     capacity, replies = asyncio.run(
-        serve_limits._overloaded(served, served.base)  # type: ignore[arg-type]
+        limits._overloaded(served, served.base)  # type: ignore[arg-type]
     )
     assert capacity > 0
     assert {reply.status for reply in replies} <= {200, 429}
@@ -150,10 +144,10 @@ def test_overload_is_answered_or_shed(served: Served, monkeypatch: pytest.Monkey
 
 def test_streams_and_clients(served: Served):
     work = Workload([None] * 2, stories(served.base, 2), [6, 6])
-    rate, tokens = asyncio.run(serve_http._streamed(served.url, served.base, work))
+    rate, tokens = asyncio.run(http._streamed(served.url, served.base, work))
     assert rate > 0
     assert all(1 <= count <= 6 for count in tokens)
-    report = asyncio.run(serve_clients._report(served))  # type: ignore[arg-type]
+    report = asyncio.run(clients._report(served))  # type: ignore[arg-type]
     checks = dict(check() for check in openai_client.conversations(served.url, report))
     assert checks["chat.completions"] and checks["alias names its version"]
     assert checks["unknown model is 404"]

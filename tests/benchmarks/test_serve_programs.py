@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.bars import serve_isolation
-from benchmarks.bars.adapter_files import many, write_adapters
 from benchmarks.bars.bar import Verdict
-from benchmarks.bars.generators import Generator, Workload, dtype, ours, peft
-from benchmarks.bars.serve_generation import byte_bound, once
-from benchmarks.bars.serve_isolation import Case, Pair
 from benchmarks.bars.smollm2 import Base
+from benchmarks.serve import isolation
+from benchmarks.serve.adapter_files import many, write_adapters
+from benchmarks.serve.generation import byte_bound, once
+from benchmarks.serve.generators import Generator, Workload, dtype, ours, peft
+from benchmarks.serve.isolation import Case, Pair
 
 from raylora.config.model_spec import DType, Quantization
 from raylora.lora.adapter_config import WEIGHTS
@@ -76,18 +76,18 @@ def test_all_sides_have_one_number_format():
 def test_isolation_holds_tokens_and_logits_against_peft(
     base: Base, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(serve_isolation, "REQUESTS", 40)
-    monkeypatch.setattr(serve_isolation, "ROWS", 8)
-    monkeypatch.setattr(serve_isolation, "BATCH", 4)
+    monkeypatch.setattr(isolation, "REQUESTS", 40)
+    monkeypatch.setattr(isolation, "ROWS", 8)
+    monkeypatch.setattr(isolation, "BATCH", 4)
     torch.manual_seed(0)
     case = Case(base, adapters, PROMPTS)
-    alone: dict[Pair, tuple[int, ...]] = serve_isolation._alone(case)
+    alone: dict[Pair, tuple[int, ...]] = isolation._alone(case)
     assert set(alone) == set(case.pairs)
-    same, _ = serve_isolation._tokens(case, alone)
+    same, _ = isolation._tokens(case, alone)
     assert same.verdict is Verdict.OK, same.line()
     swapped = {(key, i): alone[case.neighbour(key), i] for key, i in case.pairs}
-    wrong, control = serve_isolation._tokens(case, swapped)
+    wrong, control = isolation._tokens(case, swapped)
     assert Verdict.SHORT in (wrong.verdict, control.verdict)
-    right, other = serve_isolation._logits(case, "fp32", alone, DType.FP32, Quantization.NONE)
+    right, other = isolation._logits(case, "fp32", alone, DType.FP32, Quantization.NONE)
     assert float(right.figure) < 1e-4
     assert float(other.figure) > 10 * float(right.figure)

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from benchmarks.bars.sweep_grid import Grid, key_of, shown
+from benchmarks.sweep.grid import Grid, key_of, shown
 
 from raylora.config.sweep_rules import changed, with_settings
 from raylora.config.sweep_spec import SweepSpec

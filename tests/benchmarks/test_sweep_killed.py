@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from benchmarks.bars.bar import Verdict
-from benchmarks.bars.sweep_job import SweepJob, Trial
-from benchmarks.bars.sweep_killed import (
+from benchmarks.sweep.job import SweepJob, Trial
+from benchmarks.sweep.killed import (
     GRID,
     SAVE_STEPS,
     Disturbed,

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks.bars.chat_rows import ChatRows
-from benchmarks.bars.sweep_numbers import (
+from benchmarks.sweep.numbers import (
     FP32,
     NF4,
     ONE_ROW_A_PASS,

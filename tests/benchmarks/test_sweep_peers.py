@@ -1,5 +1,5 @@
 import pytest
-from benchmarks.bars.sweep_peers import Tuned, TunedTrial, require
+from benchmarks.sweep.peers import Tuned, TunedTrial, require
 
 
 def tuned(*trials: tuple[int, float]) -> Tuned:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from benchmarks.bars.gate import Gate, gate
+from benchmarks.registry.gate import Gate, gate
 from tests.tracking.mlflow_server import (
     ADMIN,
     PASSWORD,

