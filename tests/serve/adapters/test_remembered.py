@@ -87,7 +87,7 @@ def test_what_is_remembered_is_the_newest_however_slow_the_disk(live, state_file
         await asyncio.gather(
             residency.load("home@1", pin=True), residency.load("sums@1", pin=True)
         )
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.0)
 
     asyncio.run(work())
     assert MemoryFile(state_file).read().pins == ("home@1", "sums@1")

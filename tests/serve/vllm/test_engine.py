@@ -41,6 +41,8 @@ class FakeVllm:
         self.loaded: dict[str, str] = {}
         self.open = 0
         self.delay_s = 0.0
+        self.may_speak = threading.Event()
+        self.may_speak.set()
         self.app = FastAPI()
         self.app.post("/v1/completions")(self.complete)
         self.app.post("/v1/load_lora_adapter")(self.load)
@@ -62,6 +64,7 @@ class FakeVllm:
         try:
             for i, token in enumerate(body["prompt"]):
                 await asyncio.sleep(self.delay_s)
+                await asyncio.to_thread(self.may_speak.wait)
                 last = i == len(body["prompt"]) - 1
                 choice = {
                     "index": 0,
@@ -137,19 +140,23 @@ def test_a_refusal_ends_the_request_with_its_reason(fake: FakeVllm):
 
 
 def test_a_server_that_says_nothing_for_long_has_failed_until_it_speaks_again(fake: FakeVllm):
-    engine, fake.delay_s = engine_of(fake, step_timeout_s=0.3), 0.6
+    engine = engine_of(fake, step_timeout_s=1.0)
+    fake.may_speak.clear()
 
     async def work() -> None:
-        answer = engine.stream([asked("x", tokens=2)])
+        answer = engine.stream([asked("x", tokens=1)])
         first = asyncio.ensure_future(anext(answer))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.1)
         assert engine.failure is None
-        await asyncio.sleep(0.2)
-        assert engine.failure is not None and "no token of 1 requests" in engine.failure
+        async with asyncio.timeout(10):
+            while engine.failure is None:
+                await asyncio.sleep(0.05)
+        assert "no token of 1 requests" in engine.failure
+        fake.may_speak.set()
         await first
         assert engine.failure is None
         await answer.aclose()
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.2)
         assert engine.failure is None  # nobody waits
 
     asyncio.run(work())
