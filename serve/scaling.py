@@ -19,7 +19,11 @@ class QueuedTokens:
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
         """Replicas wanted, and no state to keep."""
         told = (context.aggregated_metrics or {}).get(QUEUED_TOKENS, {})
-        return wanted(sum(told.values()), self._per_replica), {}
+        enough = wanted(sum(told.values()), self._per_replica)
+        if any(replica not in told for replica in context.running_replicas):
+            # A new one tells its tokens after ten seconds, and may be at work until then.
+            enough = max(enough, context.current_num_replicas)
+        return enough, {}
 
 
 def wanted(queued_tokens: float, per_replica: int) -> int:

@@ -19,7 +19,7 @@ from raylora.serve.ingress.replicas import Replicas
 
 LOOK_LIMIT_S = 5.0
 """A replica that does not say its address within this time is asked again."""
-WAKE_S = 5.0
+WAKE_S = 2.0
 """Between two calls for a replica where there is none."""
 
 

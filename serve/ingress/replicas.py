@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from raylora.serve.ingress.balancing import choose
 from raylora.serve.ingress.link import Address, Link, connect
@@ -13,6 +14,8 @@ LOOK_S = 1.0
 """A new replica is found after this long at most."""
 HURRY_S = 0.1
 """While there is none, or one was lost."""
+AGAIN_S = 5.0
+"""A call for a replica is repeated: one that was about to stop may have answered it."""
 
 
 class Replicas:
@@ -72,7 +75,8 @@ class Replicas:
                     self._changed.clear()
                     self._in_hurry.set()
                     self._wake()
-                    await self._changed.wait()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), AGAIN_S)
         return sorted(self._usable(), key=lambda link: link.candidate.open)
 
     def _usable(self) -> list[Link]:

@@ -56,8 +56,7 @@ def test_autoscaling_replaces_the_number_of_replicas():
     told = config.autoscaling_config
     assert (told.min_replicas, told.max_replicas, told.initial_replicas) == (0, 7, 1)
     policy = told.policy.get_policy()(**told.policy.policy_kwargs)
-    metrics = {QUEUED_TOKENS: {"a": 150.0, "b": 151.0}}
-    assert policy(SimpleNamespace(aggregated_metrics=metrics)) == (4, {})
+    assert policy(replicas_that_told(a=150.0, b=151.0)) == (4, {})
 
 
 def test_the_policy_runs_where_raylora_is_not_installed(tmp_path):
@@ -76,9 +75,25 @@ def test_the_policy_runs_where_raylora_is_not_installed(tmp_path):
 @pytest.mark.parametrize(("tokens", "replicas"), [(0, 0), (1, 1), (100, 1), (101, 2)])
 def test_no_replica_has_more_than_its_tokens(tokens, replicas):
     policy = QueuedTokens(per_replica=100)
-    context = SimpleNamespace(aggregated_metrics={QUEUED_TOKENS: {"a": tokens}})
-    assert policy(context)[0] == replicas
-    assert policy(SimpleNamespace(aggregated_metrics=None))[0] == 0
+    assert policy(replicas_that_told(a=tokens))[0] == replicas
+
+
+def test_a_replica_that_has_told_nothing_yet_is_not_taken_for_idle():
+    policy = QueuedTokens(per_replica=100)
+    assert policy(replicas_that_told())[0] == 0
+    assert policy(replicas_that_told(a=None))[0] == 1
+    assert policy(replicas_that_told(a=10.0, b=None, c=None))[0] == 3
+    assert policy(replicas_that_told(a=1000.0, b=None))[0] == 10
+
+
+def replicas_that_told(**tokens: float | None) -> SimpleNamespace:
+    """What Serve's controller gives a policy; None for a replica that said nothing."""
+    told = {replica: count for replica, count in tokens.items() if count is not None}
+    return SimpleNamespace(
+        aggregated_metrics={QUEUED_TOKENS: told} if told else None,
+        running_replicas=list(tokens),
+        current_num_replicas=len(tokens),
+    )
 
 
 def test_routes_and_autoscaling_are_set_from_the_command_line():

@@ -11,6 +11,7 @@ from tests.serve.ingress.backends import BODY, Backend, Client, ingress, run
 
 from raylora.serve.edge.observer import Observer
 from raylora.serve.ingress import relay as relay_module
+from raylora.serve.ingress import replicas as replicas_module
 from raylora.serve.ingress.link import Address
 from raylora.serve.ingress.relay import Relay
 from raylora.serve.ingress.replicas import Replicas
@@ -189,6 +190,25 @@ def test_without_a_replica_one_is_asked_for_and_waited_for():
             assert (await asked).json()["by"] == "late"
         running.cancel()
         await late.die()
+
+    run(work)
+
+
+def test_a_replica_is_asked_for_until_one_comes(monkeypatch):
+    monkeypatch.setattr(replicas_module, "AGAIN_S", 0.02)
+
+    async def work() -> None:
+        calls: list[None] = []
+
+        async def look() -> list[Address]:
+            return []
+
+        replicas = Replicas(look, lambda: calls.append(None))
+        waiting = asyncio.ensure_future(replicas.present(10))
+        async with asyncio.timeout(10):
+            while len(calls) < 3:
+                await asyncio.sleep(0.01)
+        waiting.cancel()
 
     run(work)
 
