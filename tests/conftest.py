@@ -39,14 +39,6 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`pytest -n 2` runs the tests that start clusters in one process, the others in the other."""
-    for item in items:
-        if item.get_closest_marker("ray") or item.get_closest_marker("e2e"):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
-
-
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
