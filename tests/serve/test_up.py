@@ -4,6 +4,8 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -50,14 +52,13 @@ def raylora() -> Callable[..., str]:
 
 
 @pytest.fixture
-def endpoint(
+def up(
     local_cluster: Cluster, model: ModelSpec, outputs: Path, raylora: Callable[..., str]
-) -> Iterator[str]:
+) -> Iterator[Callable[..., str]]:
+    """Start an endpoint, with settings of one's own; its URL."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    told = raylora(
-        "serve",
-        "up",
+    given = (
         f"outputs={outputs}",
         f"port={port}",
         f"model.id={model.id}",
@@ -65,21 +66,26 @@ def endpoint(
         "model.name=tiny",
         "model.dtype=fp32",
         "model.max_length=256",
-        "--output",
-        "json",
     )
-    yield json.loads(told)["url"]
+
+    def start(*settings: str) -> str:
+        told = raylora("serve", "up", *given, *settings, "--output", "json")
+        return json.loads(told)["url"]
+
+    yield start
     applications.shut_down(local_cluster)
 
 
 def test_an_endpoint_goes_up_answers_and_leaves_nothing(
-    endpoint: str,
+    up: Callable[..., str],
     outputs: Path,
     model: ModelSpec,
     tmp_path: Path,
     local_cluster: Cluster,
     raylora: Callable[..., str],
 ):
+    endpoint = up()
+
     def chat(name: str) -> httpx.Response:
         body = {
             "model": name,
@@ -132,9 +138,31 @@ def test_an_endpoint_goes_up_answers_and_leaves_nothing(
         chat("tiny")
 
 
+@pytest.mark.slow
+def test_replicas_come_and_go_with_the_tokens_that_wait(up: Callable[..., str]):
+    limits = "min_replicas:0,max_replicas:2,tokens_per_replica:300,up_after_s:0,down_after_s:5"
+    endpoint = up(f"autoscaling={{{limits}}}", "cpus_per_replica=0.5")
+    body = {"model": "tiny", "prompt": "hi", "max_tokens": 240, "logit_bias": {2: -100}}
+
+    def ask(_: int) -> int:
+        return httpx.post(f"{endpoint}/completions", json=body, timeout=120).status_code
+
+    wait_until(lambda: not replicas(), 90)
+    assert httpx.get(f"{endpoint.removesuffix('/v1')}/healthz").json()["replicas"] == 0
+    with ThreadPoolExecutor(8) as clients:
+        assert set(clients.map(ask, range(8))) == {200}  # one was started to answer them
+
+        def are_two() -> bool:
+            assert set(clients.map(ask, range(8))) == {200}
+            return len(replicas()) == 2
+
+        wait_until(are_two, 90)
+    wait_until(lambda: not replicas(), 90)
+
+
 def kill_replica_in_mid_stream(endpoint: str) -> None:
     """Its stream ends with an error event."""
-    [replica] = [process for process in actors() if ":replica" in " ".join(process.cmdline())]
+    [replica] = replicas()
     body = {"model": "tones", "prompt": "hi", "max_tokens": 240, "logit_bias": {2: -100}}
     with httpx.stream(
         "POST", f"{endpoint}/completions", json={**body, "stream": True}, timeout=60
@@ -160,7 +188,11 @@ def wait_until(condition: Callable[[], bool], limit_s: float) -> None:
 
 def serve_processes() -> list[str]:
     """Titles of what the suite's own head runs for Ray Serve."""
-    return [" ".join(process.cmdline()) for process in actors()]
+    return [title(process) for process in actors()]
+
+
+def replicas() -> list[psutil.Process]:
+    return [process for process in actors() if ":replica" in title(process)]
 
 
 def actors() -> list[psutil.Process]:
@@ -168,7 +200,14 @@ def actors() -> list[psutil.Process]:
     assert state is not None
     # Those that start warm are children of another process than the head.
     family = processes.family(state.id, Path(state.temp_dir), state.process)
-    return [process for process in family if is_serves(" ".join(process.cmdline()))]
+    return [process for process in family if is_serves(title(process))]
+
+
+def title(process: psutil.Process) -> str:
+    """Empty where it has just ended."""
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def is_serves(title: str) -> bool:
