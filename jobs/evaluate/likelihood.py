@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.nn import functional
 
 from raylora.engine.runner import Adapters
@@ -57,7 +58,7 @@ def losses(model: Any, bank: Adapters, given: Sequence[Given]) -> list[Loss]:
 
 def _loss(logits: Any, labels: Sequence[int]) -> Loss:
     """Entry i of the logits predicts the label behind it; the last one predicts nothing."""
-    wanted = logits.new_tensor(labels[len(labels) - len(logits) + 1 :]).long()
+    wanted = torch.tensor(labels[len(labels) - len(logits) + 1 :], device=logits.device)
     total = functional.cross_entropy(
         logits[:-1].float(), wanted, ignore_index=IGNORED, reduction="sum"
     )
