@@ -19,8 +19,8 @@ tracking:
   system_metrics: false
 """
 """Everything else is a default: SmolLM2, r=16 on all linear layers."""
-UNSETTLED = 3
-"""Steps dropped from a steady rate: the first allocate and warm caches up."""
+UNSETTLED = 2
+"""Steps dropped from a steady rate: the first allocates and warms caches up."""
 JOB_S = 900.0
 
 

@@ -12,7 +12,7 @@ from benchmarks.train.job import run_job
 
 PAIRS = 3
 BATCH = 8
-STEPS = 9
+STEPS = 7
 
 
 def measure() -> Iterator[Bar]:

@@ -16,7 +16,7 @@ ROWS, MEAN = 16, 64
 """Of a step: 1,024 tokens, whatever the ratio of the longest row to the mean."""
 PAIRS = 3
 THREADS = 2
-STEPS = 9
+STEPS = 6
 
 
 def measure() -> Iterator[Bar]:

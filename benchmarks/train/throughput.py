@@ -27,7 +27,7 @@ from benchmarks.train.job import TrainedJob, run_job
 
 ROUNDS = 3
 BATCH = 8
-STEPS = 10
+STEPS = 8
 WARM = 32
 """Tokens of each row of the peers' first step."""
 RANK = 16

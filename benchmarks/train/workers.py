@@ -12,7 +12,7 @@ from benchmarks.train.job import run_job
 from raylora.config.training_spec import TrainingSpec
 
 PAIRS = 3
-STEPS = 7
+STEPS = 5
 HALF_A_CPU = "workers.cpus_per_worker=0.5"
 """Where Ray is told to place four workers on two CPUs; each still has one thread."""
 
@@ -32,7 +32,7 @@ def measure() -> Iterator[Bar]:
             for workers, found in rates.items():
                 found.append(_ours(box, rows, workers))
             # transformers loads a model in the format it is stored in: bf16 here.
-            steps = peer.run("hf_trainer", threads=None, workers=2, steps=3, dtype="auto", **given)
+            steps = peer.run("hf_trainer", threads=None, workers=2, steps=2, dtype="auto", **given)
             plain.append(steps[-1])
     one, two, four = rates.values()
     row = ", ".join(f"{w}: {statistics.median(found):.0f}" for w, found in rates.items())
