@@ -18,7 +18,7 @@ def answer(work: Callable[[], object]) -> int:
         with contextlib.redirect_stdout(sys.stderr):
             found = work()
     except RayloraError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error.message}\n")
+        sys.stderr.write(f"error: {error.message}\n")
         if error.hint:
             sys.stderr.write(f"hint: {error.hint}\n")
         return error.exit_code

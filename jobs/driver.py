@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from raylora.cluster.bundle import as_named
+from raylora.cluster.events import ErrorEvent, emit
 from raylora.config.places import new_run_id
 from raylora.errors import ExitCode, RayloraError
 
@@ -29,7 +31,7 @@ class Given:
 def drive(program: str, act: Callable[[Given], object], argv: Sequence[str] | None = None) -> int:
     """Call `act` with the program's arguments; the exit code of its first error.
 
-    stdout carries the events, stderr what went wrong.
+    stdout carries the events, an error among them.
     """
     parser = argparse.ArgumentParser(prog=program)
     parser.add_argument("spec", type=Path)
@@ -44,9 +46,7 @@ def drive(program: str, act: Callable[[Given], object], argv: Sequence[str] | No
     try:
         act(given)
     except RayloraError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error.message}\n")
-        if error.hint:
-            sys.stderr.write(f"hint: {error.hint}\n")
+        emit(ErrorEvent(as_named(error.message), error.hint))
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("the job was stopped\n")

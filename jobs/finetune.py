@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from raylora.cluster.bundle import as_named
 from raylora.cluster.events import ResultEvent, StageEvent, emit
 from raylora.config.compose import read_resolved
 from raylora.config.data_spec import Ingest
@@ -67,7 +68,7 @@ def train(assignment: Assignment) -> tuple[Outcome, Assessment]:
 def _ingest(spec: TrainSpec) -> None:
     """Tokenise on all nodes where the spec wants that; workers find it in the cache."""
     if spec.data.ingest is Ingest.RAY_DATA:
-        emit(StageEvent("data", spec.data.train_label))
+        emit(StageEvent("data", as_named(spec.data.train_label)))
         from raylora.jobs.ingest import ingest
 
         ingest(spec)

@@ -10,7 +10,7 @@ of other nodes find it where RAYLORA_CACHE is on storage that all share; else th
 import pickle
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -20,8 +20,9 @@ from raylora.config.compose import read_resolved
 from raylora.config.data_spec import DataSpec, SourceSpec
 from raylora.config.places import cache
 from raylora.config.train_spec import TrainSpec
-from raylora.errors import ExitCode, RayloraError
+from raylora.errors import RayloraError
 from raylora.jobs.assignment import enter
+from raylora.jobs.driver import Given, connect, drive
 
 BLOCK_ROWS: Final = 1024
 
@@ -41,17 +42,14 @@ def ingest(spec: TrainSpec) -> None:
         raise error
 
 
-def main(spec: str) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Ingest the data of a resolved spec on the cluster Ray finds; the exit code."""
-    import ray
+    return drive("raylora.jobs.ingest", _run, argv)
 
-    ray.init(address="auto")
-    try:
-        ingest(read_resolved(Path(spec), TrainSpec))
-    except RayloraError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error.message}\n")
-        return error.exit_code
-    return ExitCode.OK
+
+def _run(given: Given) -> None:
+    connect()
+    ingest(read_resolved(given.spec, TrainSpec))
 
 
 def _ingest(spec: TrainSpec) -> RayloraError | None:
@@ -118,4 +116,4 @@ def _blocks(
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main())

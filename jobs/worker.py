@@ -10,6 +10,7 @@ from peft import PeftModel
 from torch import distributed as dist
 from transformers import PreTrainedModel
 
+from raylora.cluster.bundle import as_named
 from raylora.cluster.events import Event, StageEvent, Tell, emit
 from raylora.config.places import cache
 from raylora.config.train_spec import TrainSpec
@@ -115,7 +116,7 @@ def _prepare(assignment: Assignment, micro_batch_size: int, tell: Tell) -> Prepa
     config: Any = base.config
     implementation: str = config._attn_implementation
     model = attach(base, spec.lora, training.seed)
-    tell(StageEvent("data", spec.data.train_label))
+    tell(StageEvent("data", as_named(spec.data.train_label)))
     rank, world = dist.get_rank(), dist.get_world_size()
     data = training_data(spec.data, training, tokenizer, Path.cwd(), rank, world)
     cost, dtype = cost_of(base), compute_dtype(base)  # before ZeRO 3 splits weights

@@ -63,7 +63,10 @@ def check(
     texts, text_size = COMPARED_OF_ALL if options.every_row else COMPARED
     limits = Limits(options.sample, texts, text_size, prompts=data.holds_out)
     train = [_scanned(scan(part, data, base_dir, limits)) for part in training(data)]
-    heldout = [_scanned(scan(part, data, base_dir, limits)) for part in held_out(data, base_dir)]
+    ratio = data.validation_ratio
+    heldout = [
+        _scanned(scan(part, data, base_dir, limits), ratio) for part in held_out(data, base_dir)
+    ]
     scans = [*train, *heldout]
     reports = [source_report(found, base_dir) for found in scans]
     leaked = [leakage(held, part) for held in heldout for part in train]
@@ -81,10 +84,10 @@ def check(
     return Report(tuple(reports), tuple(tokens), tuple(leaked), tuple(map(problem, stops)))
 
 
-def _scanned(found: Scan) -> Scan:
+def _scanned(found: Scan, ratio: float = 0.0) -> Scan:
     """Refuse a source that has nothing to look at."""
     if not found.good:
-        raise no_rows(found.part.source.source, found.faults)
+        raise no_rows(found.part.source.source, found.faults, ratio)
     return found
 
 

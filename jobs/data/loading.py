@@ -19,7 +19,7 @@ from raylora.jobs.data.partition import (
 )
 from raylora.jobs.data.records import Fault
 from raylora.jobs.data.report import DataReport, total
-from raylora.jobs.data.rows import PlacedRow, Rows, collect
+from raylora.jobs.data.rows import PlacedRow, Rows, collect, none_held_out
 
 
 @dataclass(frozen=True)
@@ -97,19 +97,21 @@ def _examples(
     parts = [(store, source.weight) for source, store, _ in found if len(store)]
     for source, store, counts in found:
         if not parts or (not len(store) and not data.validation_ratio):
-            raise _nothing(source, counts)
+            raise _nothing(source, counts, data.validation_ratio if part is Part.HELD_OUT else 0)
     if len(parts) == 1:
         return parts[0][0], report
     return MixedExamples(parts), report
 
 
-def _nothing(source: SourceSpec, counts: DataReport) -> InvalidData:
+def _nothing(source: SourceSpec, counts: DataReport, ratio: float) -> InvalidData:
+    if ratio and not counts.rows:
+        return none_held_out(source.source, ratio)
     return InvalidData(
         f"no rows: of {counts.rows} in all, {counts.skipped} cannot be used and {counts.dropped} "
         "are longer than data.max_length" + "".join(f"\n{line}" for line in counts.problems[:1]),
         file=source.source,
-        hint="write rows in a shape of docs/datasets.md, one a line; raise data.max_length or "
-        "data.validation_ratio where it leaves none",
+        hint="write rows in a shape of docs/datasets.md, one a line; raise data.max_length, or "
+        "lower data.validation_ratio where it leaves none",
     )
 
 

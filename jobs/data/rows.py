@@ -94,19 +94,30 @@ def collect(found: Iterator[PlacedRow | Fault], source: str, data: DataSpec) -> 
             items.append(Row(row.content.messages, row.place.line, row.content.tools))
     faults.settle()
     if not files:
-        raise no_rows(source, faults)
+        raise no_rows(source, faults, data.validation_ratio)
     file = next(iter(files)) if len(files) == 1 else source
     return Rows(source, file, tuple(items), digest.hexdigest())
 
 
-def no_rows(source: str, faults: Faults) -> InvalidData:
-    """The error of a source without a row that can be used."""
+def none_held_out(source: str, ratio: float) -> InvalidData:
+    """The error of a source of which data.validation_ratio took no row."""
+    return InvalidData(
+        f"data.validation_ratio={ratio} holds out none of its rows",
+        file=source,
+        hint="raise the ratio, or name held-out rows in data.validation",
+    )
+
+
+def no_rows(source: str, faults: Faults, ratio: float = 0.0) -> InvalidData:
+    """The error of a source without a row that can be used, or of which the ratio took none."""
     if faults.first:
         return InvalidData(
             f"none of its {faults.count} rows can be used; the first: {faults.listed()[0]}",
             file=source,
             hint=faults.first[0].problem.hint,
         )
+    if ratio:
+        return none_held_out(source, ratio)
     return InvalidData(
         "no rows", file=source, hint='write one row a line, such as {"messages": [...]}'
     )

@@ -15,6 +15,7 @@ from raylora.cluster import events
 from raylora.cluster.capacity import Node
 from raylora.cluster.connect import Cluster
 from raylora.cluster.events import (
+    ErrorEvent,
     EvaluationEvent,
     Event,
     RestartEvent,
@@ -128,6 +129,17 @@ def test_a_failed_job_exits_1_with_the_end_of_its_log(fake: type[FakeClient]) ->
     assert result.exit_code == 1
     for text in ("ended FAILED: gone", "ValueError: the reason", "raylora jobs logs"):
         assert text in result.stderr
+
+
+def test_a_job_that_knows_its_error_ends_with_that_and_not_with_its_log(
+    fake: type[FakeClient],
+) -> None:
+    fake.state = JobState.FAILED
+    fake.story = (StageEvent("data"), ErrorEvent("rows.csv:3: not JSON", "mend the row"))
+    said = raylora("submit", "quickstart").stderr
+    assert said.count("rows.csv:3: not JSON") == 1
+    assert "hint: mend the row\nraylora jobs logs" in said
+    assert "the reason" not in said
 
 
 def test_ctrl_c_leaves_the_job_and_says_how_to_come_back_and_stop(fake: type[FakeClient]) -> None:

@@ -41,6 +41,17 @@ def test_named_files_get_the_name_of_their_content(rows: Path) -> None:
     assert built.size == rows.stat().st_size
 
 
+def test_a_jobs_words_call_a_shipped_file_by_its_own_name(rows: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    rows.rename(tmp_path / "folder" / "rows.jsonl")
+    for named in ("folder/rows.jsonl", "folder", "folder/*.jsonl"):
+        [file] = build(SPEC, {"data.train": tmp_path / named}).files
+        name = "folder/rows.jsonl" if named == "folder" else "rows.jsonl"
+        for place in (file.path, f"/tmp/ray/working_dir/{file.path}"):
+            assert bundle.as_named(f"{place}:3: not JSON") == f"{name}:3: not JSON"
+    assert bundle.as_named("/data/files/rows.jsonl:3") == "/data/files/rows.jsonl:3"
+
+
 def test_nothing_but_the_spec_and_its_files_is_in_the_folder(rows: Path) -> None:
     (rows.parent / "secret.txt").write_text("x")
     built = build(SPEC, {"data.train": rows})

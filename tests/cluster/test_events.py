@@ -10,6 +10,7 @@ import pytest
 
 from raylora.cluster import events
 from raylora.cluster.events import (
+    ErrorEvent,
     EvaluationEvent,
     Event,
     RestartEvent,
@@ -37,6 +38,7 @@ ALL: list[Event] = [
     EvaluationEvent("base", 150, {"exact_match": 0.1}),
     ResultEvent("20260101-120000-a1b2c3", "abc", "home@1", ["champion"], "/out/adapter"),
     ResultEvent("20260101-120000-a1b2c3", "abc", None, [], "/out/adapter"),
+    ErrorEvent("rows.jsonl:3: not JSON\nand more", None),
 ]
 
 

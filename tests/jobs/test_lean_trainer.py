@@ -24,7 +24,10 @@ def test_only_the_manager_of_data_sets_is_left_out(tmp_path: Path) -> None:
     stock = callbacks(TorchTrainer, tmp_path)
     lean = callbacks(LeanTorchTrainer, tmp_path)
     assert len(lean) == len(stock) - 1
-    assert {type(one) for one in stock} - {type(one) for one in lean} == {DatasetsCallback}
+    left_out = {type(one) for one in stock} - {type(one) for one in lean}
+    # The cleaner is there with an end of its own.
+    assert left_out == {DatasetsCallback, PlacementGroupCleanerCallback}
+    assert "_stop_cleaner" in vars(PlacementGroupCleanerCallback)
 
 
 def test_the_dashboard_is_asked_for_the_controller_every_ten_seconds(tmp_path: Path) -> None:

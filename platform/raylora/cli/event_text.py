@@ -7,6 +7,7 @@ from raylora.cli.output import MISSING
 from raylora.cluster.events import (
     BatchEvent,
     ComparisonEvent,
+    ErrorEvent,
     EvaluationEvent,
     Event,
     NoticeEvent,
@@ -48,6 +49,8 @@ def plain(event: Event) -> str:
             return f"{event.adapter or 'no adapter registered'}  {event.adapter_dir}"
         case BatchEvent():
             return f"{event.answers} answers and {event.refused} refused rows in {event.output}"
+        case ErrorEvent(message, hint):
+            return f"error: {message}\nhint: {hint}" if hint else f"error: {message}"
 
 
 def figures(step: StepEvent) -> str:

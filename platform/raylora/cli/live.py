@@ -18,7 +18,7 @@ from raylora.cli.event_text import clock, figures, memory, plain
 from raylora.cli.output import chatter_console, note
 from raylora.cli.progress import Outcome, Progress
 from raylora.cluster import events
-from raylora.cluster.events import Event, StepEvent
+from raylora.cluster.events import ErrorEvent, Event, StepEvent
 from raylora.cluster.jobs import JobClient
 
 
@@ -88,10 +88,11 @@ class _JsonLines(_Silent):
 
 
 class _PlainLines(_Silent):
-    """One line an event on stderr."""
+    """One line an event on stderr; an error is what the command ends with."""
 
     def event(self, event: Event) -> None:
-        note(plain(event))
+        if not isinstance(event, ErrorEvent):
+            note(plain(event))
 
 
 class _Panel:
@@ -120,7 +121,7 @@ class _Panel:
         self._live.__exit__(kind, error, trace)
 
     def event(self, event: Event) -> None:
-        if not isinstance(event, StepEvent):
+        if not isinstance(event, StepEvent | ErrorEvent):
             self._live.console.print(Text(plain(event)), soft_wrap=True)
 
     def _render(self) -> Group:

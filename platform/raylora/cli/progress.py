@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from raylora.cluster.events import (
     BatchEvent,
     ComparisonEvent,
+    ErrorEvent,
     EvaluationEvent,
     Event,
     NoticeEvent,
@@ -38,6 +39,8 @@ class Progress:
     report: ReportEvent | None = None
     result: ResultEvent | None = None
     batch: BatchEvent | None = None
+    error: ErrorEvent | None = None
+    """The last one."""
     stage_seconds: dict[str, float] = field(default_factory=dict[str, float])
     """Finished stages in their order."""
     tail: deque[str] = field(default_factory=lambda: deque[str](maxlen=TAIL_LINES))
@@ -67,6 +70,8 @@ class Progress:
                 self.result = event
             case BatchEvent():
                 self.batch = event
+            case ErrorEvent():
+                self.error = event
 
     def close_stage(self, at: float) -> None:
         """The current stage ends at this time, by the clock of the machine that says so."""

@@ -85,15 +85,19 @@ def announce(submitted: Submitted[Any], cluster: Cluster) -> None:
 
 
 def require_success(outcome: Outcome) -> None:
-    """Raise JobFailed with the end of its log for a job that did not succeed."""
-    job = outcome.job
-    if not job.state.ok:
-        tail = "\n".join(f"  {line}" for line in outcome.progress.tail)
-        raise JobFailed(
-            f"job {job.job_id} ended {job.state}: {_first_line(job.message)}\n{tail}".rstrip(),
-            hint=f"raylora jobs logs {job.job_id}   (all of the log)",
-            exit_code=job.exit_code,
-        )
+    """Raise JobFailed for a job that did not succeed: with its error, or the end of its log."""
+    job, error = outcome.job, outcome.progress.error
+    if job.state.ok:
+        return
+    said = f"job {job.job_id} ended {job.state}"
+    log = f"raylora jobs logs {job.job_id}   (all of the log)"
+    if error is not None:
+        hint = f"{error.hint}\n{log}" if error.hint else log
+        raise JobFailed(f"{said}: {error.message}", hint=hint, exit_code=job.exit_code)
+    tail = "\n".join(f"  {line}" for line in outcome.progress.tail)
+    raise JobFailed(
+        f"{said}: {_first_line(job.message)}\n{tail}".rstrip(), hint=log, exit_code=job.exit_code
+    )
 
 
 def finish(outcome: Outcome, submitted: Submitted[TrainSpec], output: str) -> None:

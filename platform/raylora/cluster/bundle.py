@@ -84,6 +84,11 @@ def list_files(named_files: Mapping[str, Path]) -> tuple[ShippedFile, ...]:
     )
 
 
+def as_named(text: str) -> str:
+    """A job's words with shipped files called what they were called before they were shipped."""
+    return _PLACE.sub("", text)
+
+
 def is_glob(path: str) -> bool:
     """Whether a path stands for several, as far as its spelling says."""
     return re.search(r"[*?\[]", path) is not None
@@ -140,6 +145,9 @@ def _refuse_too_much(sizes: Mapping[tuple[str, Path], int]) -> None:
         ]
     )
 
+
+_PLACE = re.compile(r"[^\s'\"]*\bfiles/[0-9a-f]{16}[-/]")
+"""What stands before a shipped file's own name, with or without the job's working directory."""
 
 _NAMED = 5
 """Largest files that are named where all are too much."""

@@ -156,6 +156,14 @@ class BatchEvent:
     """The first rows that could not be asked now, with the reason."""
 
 
+@dataclass(frozen=True)
+class ErrorEvent:
+    """What ended the job, where it knows: an error of raylora's own."""
+
+    message: str
+    hint: str | None
+
+
 Event = (
     StageEvent
     | StepEvent
@@ -167,6 +175,7 @@ Event = (
     | ReportEvent
     | ResultEvent
     | BatchEvent
+    | ErrorEvent
 )
 
 Tell = Callable[[Event], None]
@@ -183,6 +192,7 @@ _KINDS: dict[str, type[Event]] = {
     "report": ReportEvent,
     "result": ResultEvent,
     "batch": BatchEvent,
+    "error": ErrorEvent,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 

@@ -152,6 +152,11 @@ def test_a_share_held_out_never_shares_a_row(look, write: Write) -> None:
     assert leak.rows.rows == 0
 
 
+def test_a_share_that_holds_out_nothing_is_refused_as_such(look, write: Write) -> None:
+    with pytest.raises(InvalidData, match=r"validation_ratio=0\.001 holds out none"):
+        look(write(some_rows(2)), validation_ratio=0.001)
+
+
 def test_lengths_and_what_is_learnt(look, write: Write) -> None:
     """A token is a byte; what the template puts around two turns is known."""
     report = look(write([row("a" * 10, "b" * 5), row("a" * 30, "b" * 20)]))
