@@ -20,15 +20,15 @@ CPU = Device(DeviceKind.CPU)
     ],
 )
 def test_auto_on_a_cpu_follows_its_instructions(monkeypatch, flags, dtype) -> None:
-    monkeypatch.setattr(devices, "_cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset(flags))
     assert CPU.dtype(DType.AUTO) is dtype
 
 
 def test_flags_are_read_from_cpuinfo(tmp_path) -> None:
     path = tmp_path / "cpuinfo"
     path.write_text("processor\t: 0\nflags\t\t: fpu amx_bf16\nprocessor\t: 1\nflags\t: x\n")
-    assert devices._cpu_flags(path) == {"fpu", "amx_bf16"}
-    assert devices._cpu_flags(tmp_path / "none") == frozenset()
+    assert devices.cpu_flags(path) == {"fpu", "amx_bf16"}
+    assert devices.cpu_flags(tmp_path / "none") == frozenset()
 
 
 def test_a_named_dtype_is_taken(monkeypatch) -> None:

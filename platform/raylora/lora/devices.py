@@ -9,6 +9,11 @@ import torch
 from raylora.config.model_spec import DType
 from raylora.errors import InvalidConfig, Problem
 
+BF16_DOTS = "avx512_bf16"
+"""Flag of x86 processors with dot products of bf16 in 512 bits."""
+BF16_TILES = "amx_bf16"
+"""Flag of those with matrix units for bf16."""
+
 
 class DeviceKind(StrEnum):
     """What torch computes on."""
@@ -58,7 +63,7 @@ class Device:
             case DeviceKind.MPS:
                 return True
             case DeviceKind.CPU:
-                return not _BF16_FLAGS.isdisjoint(_cpu_flags())
+                return not _BF16_FLAGS.isdisjoint(cpu_flags())
 
 
 def pick() -> Device:
@@ -76,16 +81,7 @@ def use_in_this_thread(device: torch.device) -> None:
         torch.cuda.set_device(device)
 
 
-_TORCH_DTYPES = {
-    DType.BF16: torch.bfloat16,
-    DType.FP16: torch.float16,
-    DType.FP32: torch.float32,
-}
-_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""As Linux names them for x86 (first two) and Arm."""
-
-
-def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """Instruction set flags of the first core; empty where the system does not list them."""
     if not cpuinfo.exists():
         return frozenset()
@@ -93,3 +89,12 @@ def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
         if line.startswith(("flags", "Features")):
             return frozenset(line.partition(":")[2].split())
     return frozenset()
+
+
+_TORCH_DTYPES = {
+    DType.BF16: torch.bfloat16,
+    DType.FP16: torch.float16,
+    DType.FP32: torch.float32,
+}
+_BF16_FLAGS = frozenset({BF16_DOTS, BF16_TILES, "bf16"})
+"""As Linux names them for x86, and for Arm."""

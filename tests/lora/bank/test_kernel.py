@@ -1,9 +1,8 @@
-"""The compiled products against torch's, and machines on which nothing can be compiled."""
+"""The compiled products against torch's."""
 
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,20 +23,12 @@ MIXTURES = [
     (["a", "b", "c"], 3),
     ([None, "c", "a", None, "a", "b", "a"], 7),
     (["b", None, None, "b"], 4),
+    (["a", "b", "a", "a", "a", "a", "b", "b", None, "a", "a"], 11),
 ]
 
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler"
 )
-
-
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Nothing compiled yet, in memory or on disk."""
-    monkeypatch.setenv("RAYLORA_CACHE", str(tmp_path))
-    kernel.load.cache_clear()
-    yield tmp_path / "kernels"
-    kernel.load.cache_clear()
 
 
 def adapter(layout: Layout, seed: int, dtype: torch.dtype, scale: float) -> Weights:
@@ -47,6 +38,16 @@ def adapter(layout: Layout, seed: int, dtype: torch.dtype, scale: float) -> Weig
     return Weights(layout, flat, ranks, {} if scale == 1 else {"k_proj": scale})
 
 
+@pytest.fixture(params=["own", "any"])
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This one with its instructions for bf16, where it has them, and one without."""
+    if request.param == "any":
+        monkeypatch.setattr(kernel, "cpu_flags", frozenset[str])
+    kernel.load.cache_clear()
+    yield
+    kernel.load.cache_clear()
+
+
 def loaded(dtype: torch.dtype) -> Kernel:
     found = kernel.load(dtype)
     assert found is not None
@@ -54,6 +55,7 @@ def loaded(dtype: torch.dtype) -> Kernel:
 
 
 @needs_compiler
+@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("keys", "batch"), MIXTURES)
 def test_each_row_gets_what_torch_gives_it(
@@ -90,6 +92,7 @@ def test_each_row_gets_what_torch_gives_it(
 
 
 @needs_compiler
+@pytest.mark.usefixtures("processor")
 def test_bf16_is_rounded_as_torch_rounds() -> None:
     """Halves, numbers that overflow, and those that are none."""
     layout = Layouts({"o_proj": (4, 2)}).of(("o_proj",), 8)
@@ -112,36 +115,6 @@ def wanted(x: Tensor, flat: Tensor, layout: Layout) -> Tensor:
 
 def same(found: Tensor, expected: Tensor) -> bool:
     return torch.allclose(found.float(), expected.float(), rtol=0, atol=0, equal_nan=True)
-
-
-@needs_compiler
-def test_what_was_compiled_is_found_again(
-    own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert kernel.load(torch.float32) is not None
-    (made,) = own_cache.iterdir()
-    kernel.load.cache_clear()
-    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("it is there already"))
-    assert kernel.load(torch.float32) is not None
-    assert list(own_cache.iterdir()) == [made]
-
-
-def test_without_a_compiler_there_is_none(
-    own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CC", "no-such-compiler")
-    assert kernel.load(torch.float32) is None
-
-
-def test_a_compiler_that_fails_leaves_nothing_behind(
-    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken = tmp_path / "broken-cc"
-    broken.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
-    broken.chmod(0o755)
-    monkeypatch.setenv("CC", str(broken))
-    assert kernel.load(torch.float32) is None
-    assert list(own_cache.iterdir()) == []
 
 
 def test_other_number_formats_have_none() -> None:

@@ -3,45 +3,11 @@
  * A step is bound by reading its adapters once. Torch's batched products read them at half of that
  * speed and less: they rearrange 16-bit matrices at every call, and gather and scatter rows.
  *
- * Rows stand in the order of their adapters: those of adapter s are rows[starts[s]] up to, not
- * including, rows[starts[s + 1]]. Its tensors lie in slot slots[s] of a stack, whose slots are
- * `stride` elements apart. Sums are fp32, rounded where PEFT rounds: after each product, the scale
+ * Sums are fp32, rounded where PEFT rounds: after each product, the scale
  * and the sum. Ranks are multiples of 8.
  */
-#include <stdint.h>
-#include <string.h>
-
-#ifdef BF16
-typedef uint16_t scalar;
-
-static inline float wide(scalar value)
-{
-    uint32_t bits = (uint32_t)value << 16;
-    float result;
-    memcpy(&result, &bits, sizeof result);
-    return result;
-}
-
-/* To the nearest, ties to even; what is no number stays none. */
-static inline scalar narrow(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return value != value ? 0x7FC0 : (scalar)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
-}
-#else
-typedef float scalar;
-
-static inline float wide(scalar value) { return value; }
-static inline scalar narrow(float value) { return value; }
-#endif
-
-struct batch {
-    int64_t adapters;
-    const int64_t *slots;
-    const int64_t *starts;
-    const int64_t *rows;
-};
+#include "batch.h"
+#include "scalar.h"
 
 /* Outputs that are summed up at once. */
 #define BLOCK 256

@@ -1,18 +1,7 @@
-"""kernel.c, compiled at its first use where there is a C compiler, and called without a copy.
-
-A second after the first start, a dictionary's look-up after that: what was compiled is kept in the
-cache, one file for each source, compiler, kind of processor and number format.
-"""
+"""The functions of kernel.c or kernel_bf16.c, called without a copy."""
 
 import ctypes
 import functools
-import hashlib
-import logging
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from raylora.config.places import cache
+from raylora.lora.devices import BF16_DOTS, cpu_flags
+from raylora.lora.native import library
 
-_FORMATS = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
-_FLAGS = (
-    *("-O3", "-march=native", "-fPIC", "-shared"),
-    # Sums may be reordered, or they are not vectorised. Infinities and NaNs stay what they are.
-    *("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math"),
-)
-_COMPILE_S = 60.0
-_log = logging.getLogger(__name__)
+_ANY = Path(__file__).with_name("kernel.c")
+_DOTS = Path(__file__).with_name("kernel_bf16.c")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """The two functions of kernel.c for one number format."""
+    """The two functions for one number format."""
 
     library: ctypes.CDLL
 
@@ -110,19 +94,11 @@ def expand(
 @functools.cache
 def load(dtype: torch.dtype) -> Kernel | None:
     """The kernel for tensors of this format on the CPU; None where it cannot be had."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if dtype not in _FORMATS or compiler is None:
-        return None
-    source = Path(__file__).with_name("kernel.c")
-    name = f"{_identity(compiler, source)}-{str(dtype).removeprefix('torch.')}.so"
-    made = cache() / "kernels" / name
-    try:
-        if not made.exists():
-            _compile(compiler, source, made, _FORMATS[dtype])
-        return Kernel(ctypes.CDLL(str(made)))
-    except (OSError, subprocess.SubprocessError) as error:
-        _log.info("adapters are added by torch's products: %s", error)
-        return None
+    found = None
+    if dtype is torch.bfloat16 and BF16_DOTS in cpu_flags():
+        found = library(_DOTS, dtype)
+    found = found or library(_ANY, dtype)
+    return None if found is None else Kernel(found)
 
 
 class _Batch(ctypes.Structure):
@@ -132,33 +108,3 @@ class _Batch(ctypes.Structure):
         ("starts", ctypes.c_void_p),
         ("rows", ctypes.c_void_p),
     ]
-
-
-def _compile(compiler: str, source: Path, made: Path, options: Sequence[str]) -> None:
-    """Into place at once, so that nobody loads half a file."""
-    made.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=made.parent) as folder:
-        fresh = Path(folder) / made.name
-        command = [compiler, *_FLAGS, *options, str(source), "-o", str(fresh)]
-        threaded = subprocess.run(
-            [*command, "-fopenmp"], capture_output=True, timeout=_COMPILE_S, check=False
-        )
-        if threaded.returncode != 0:
-            subprocess.run(command, capture_output=True, timeout=_COMPILE_S, check=True)
-        fresh.replace(made)
-
-
-def _identity(compiler: str, source: Path) -> str:
-    """What a compiled file is good for: machines that share a home may differ."""
-    parts = [source.read_bytes(), " ".join(_FLAGS).encode(), compiler.encode()]
-    parts.append(_processor().encode())
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-
-
-def _processor() -> str:
-    """Architecture and instruction sets, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() + platform.machine()
-    return platform.machine() + next((line for line in lines if line.startswith("flags")), "")

@@ -1,0 +1,84 @@
+"""C beside a module, compiled at its first use where there is a C compiler.
+
+A second after the first start, a dictionary's look-up after that: what was compiled is kept in the
+cache, one file for each source, compiler, kind of processor and number format.
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from raylora.config.places import cache
+
+_FORMATS = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
+_FLAGS = (
+    *("-O3", "-march=native", "-fPIC", "-shared"),
+    # Sums may be reordered, or they are not vectorised. Infinities and NaNs stay what they are.
+    *("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
+)
+_HERE = Path(__file__).parent
+_COMPILE_S = 60.0
+_log = logging.getLogger(__name__)
+
+
+@functools.cache
+def library(source: Path, dtype: torch.dtype) -> ctypes.CDLL | None:
+    """A C file for tensors of this format on the CPU; None where it cannot be had.
+
+    The source may include scalar.h, which says what a scalar is, dots.h where the processor has
+    AVX512-BF16, and headers beside it.
+    """
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if dtype not in _FORMATS or compiler is None:
+        return None
+    name = f"{_identity(compiler, source)}-{str(dtype).removeprefix('torch.')}.so"
+    made = cache() / "kernels" / name
+    try:
+        if not made.exists():
+            _compile(compiler, source, made, _FORMATS[dtype])
+        return ctypes.CDLL(str(made))
+    except (OSError, subprocess.SubprocessError) as error:
+        _log.info("%s is left to torch: %s", source.stem, error)
+        return None
+
+
+def _compile(compiler: str, source: Path, made: Path, options: Sequence[str]) -> None:
+    """Into place at once, so that nobody loads half a file."""
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+        fresh = Path(folder) / made.name
+        own = [f"-I{_HERE}", *options, str(source), "-o", str(fresh), "-lm"]
+        command = [compiler, *_FLAGS, *own]
+        threaded = subprocess.run(
+            [*command, "-fopenmp"], capture_output=True, timeout=_COMPILE_S, check=False
+        )
+        if threaded.returncode != 0:
+            subprocess.run(command, capture_output=True, timeout=_COMPILE_S, check=True)
+        fresh.replace(made)
+
+
+def _identity(compiler: str, source: Path) -> str:
+    """What a compiled file is good for: machines that share a home may differ."""
+    headers = sorted({*_HERE.glob("*.h"), *source.parent.glob("*.h")})
+    parts = [file.read_bytes() for file in (source, *headers)]
+    parts += [" ".join(_FLAGS).encode(), compiler.encode(), _processor().encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """Architecture and instruction sets, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() + platform.machine()
+    return platform.machine() + next((line for line in lines if line.startswith("flags")), "")
