@@ -8,7 +8,9 @@ from weakref import WeakSet
 import torch
 
 from raylora.engine.cache import BatchCache
+from raylora.engine.few_rows import use_few_rows
 from raylora.engine.prefill import Prefill
+from raylora.engine.step_attention import use_step_attention
 
 
 class Adapters(Protocol):
@@ -35,6 +37,8 @@ class Runner:
         """Tokens of each row, on the device."""
         self.token_bytes = token_bytes(model)
         keep_head_flat(model)
+        use_few_rows(model)
+        use_step_attention(model)
 
     @property
     def bytes(self) -> int:
