@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from raylora.jobs.train.fusion import fuse
+from raylora.lora.base import LLAMA_LIKE
 
-LLAMA_LIKE = frozenset(
-    f"{family}RMSNorm" for family in ("Llama", "Mistral", "Phi3", "Qwen2", "Qwen3", "SmolLM3")
-)
+_NORMS = frozenset(f"{family}RMSNorm" for family in LLAMA_LIKE)
 """Classes of transformers that multiply by w in x's dtype; Gemma's multiplies by 1 + w in fp32."""
 
 
@@ -24,7 +23,7 @@ def fuse_norms(model: nn.Module) -> int:
     fused = 0
     for module in model.modules():
         norm: Any = module
-        if type(module).__name__ in LLAMA_LIKE and not norm.weight.requires_grad:
+        if type(module).__name__ in _NORMS and not norm.weight.requires_grad:
             fuse(module, _forward_of(norm))
             fused += 1
     return fused

@@ -9,6 +9,7 @@ import torch
 
 from raylora.engine.cache import BatchCache
 from raylora.engine.few_rows import use_few_rows
+from raylora.engine.pointwise import use_pointwise
 from raylora.engine.prefill import Prefill
 from raylora.engine.step_attention import use_step_attention
 
@@ -38,6 +39,7 @@ class Runner:
         self.token_bytes = token_bytes(model)
         keep_head_flat(model)
         use_few_rows(model)
+        use_pointwise(model)
         use_step_attention(model)
 
     @property

@@ -5,33 +5,11 @@
  * Columns come in pieces, and what was summed up is scaled down where a piece has a higher score
  * (Milakov and Gimelshein, 2018). Sums and weights are fp32, and rounded once.
  */
-#include <math.h>
-
 #include "scalar.h"
 
 /* Columns of a piece, and the largest head. */
 #define PIECE 64
 #define MOST 256
-
-/* e^x for x <= 0, to 2 units of the last place; the C library's is one number at a time. Cephes'
- * polynomial after a reduction by multiples of ln 2. */
-static inline float power(float x)
-{
-    x = x < -87.0f ? -87.0f : x;
-    float n = rintf(x * 1.44269504f);
-    float f = (x - n * 0.693145752f) - n * 1.42860677e-6f;
-    float p = 1.98756915e-4f;
-    p = p * f + 1.39819995e-3f;
-    p = p * f + 8.33345186e-3f;
-    p = p * f + 4.16657962e-2f;
-    p = p * f + 1.66666655e-1f;
-    p = p * f + 5.00000012e-1f;
-    p = p * f * f + f + 1.0f;
-    int32_t bits = ((int32_t)n + 127) << 23;
-    float scale;
-    memcpy(&scale, &bits, sizeof scale);
-    return p * scale;
-}
 
 /* `heads` queries over the same keys and values. */
 static inline __attribute__((always_inline)) void attend(const scalar *q, const scalar *k,

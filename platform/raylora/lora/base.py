@@ -18,6 +18,9 @@ from raylora.lora.int8 import multiply_in_compute_dtype
 from raylora.lora.quiet import quiet_loading
 from raylora.lora.sources import LocalModel
 
+LLAMA_LIKE = frozenset({"Llama", "Mistral", "Phi3", "Qwen2", "Qwen3", "SmolLM3"})
+"""Families whose layers compute as Llama's do, in transformers' names of their classes."""
+
 
 def load_base(local: LocalModel, spec: ModelSpec, device: Device) -> PreTrainedModel:
     """Load the base on the device: frozen, in eval mode, in the spec's compute dtype.

@@ -1,7 +1,8 @@
-/* The numbers of a tensor, in 16 bits where BF16 is defined. */
+/* The numbers of a tensor, in 16 bits where BF16 is defined, and e^x. */
 #ifndef SCALAR_H
 #define SCALAR_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -29,5 +30,25 @@ typedef float scalar;
 static inline float wide(scalar value) { return value; }
 static inline scalar narrow(float value) { return value; }
 #endif
+
+/* e^x for x <= 0, to 2 units of the last place; the C library's is one number at a time. Cephes'
+ * polynomial after a reduction by multiples of ln 2. */
+static inline float power(float x)
+{
+    x = x < -87.0f ? -87.0f : x;
+    float n = rintf(x * 1.44269504f);
+    float f = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+    float p = 1.98756915e-4f;
+    p = p * f + 1.39819995e-3f;
+    p = p * f + 8.33345186e-3f;
+    p = p * f + 4.16657962e-2f;
+    p = p * f + 1.66666655e-1f;
+    p = p * f + 5.00000012e-1f;
+    p = p * f * f + f + 1.0f;
+    int32_t bits = ((int32_t)n + 127) << 23;
+    float scale;
+    memcpy(&scale, &bits, sizeof scale);
+    return p * scale;
+}
 
 #endif
