@@ -66,6 +66,7 @@ def evaluate(spec: EvaluateSpec, run_id: str, commit: str = "") -> Report:
     ]
     uri = tracking_uri(spec.tracking, spec.outputs)
     subjects = resolve(spec, uri)
+    _warn(spec, subjects)
     connect()
     tags = {
         TYPE_TAG: EVALUATION,
@@ -84,6 +85,20 @@ def evaluate(spec: EvaluateSpec, run_id: str, commit: str = "") -> Report:
     emit(StageEvent("done"))
     emit(ReportEvent(run_id, run.mlflow_run_id, str(folder)))
     return found
+
+
+def _warn(spec: EvaluateSpec, subjects: Sequence[Subject]) -> None:
+    """Of adapters that are asked through another base than they were trained on."""
+    own = spec.model.quantization.value
+    for subject in subjects:
+        kept = subject.quantization
+        if kept not in (None, own):
+            emit(
+                NoticeEvent(
+                    f"{subject.label} was trained on a base with quantization {kept} and is asked "
+                    f"through one with {own}; model.quantization={kept} asks it as it was trained"
+                )
+            )
 
 
 def _ask(

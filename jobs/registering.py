@@ -10,6 +10,7 @@ from raylora.jobs.assignment import (
     spec_sha256,
 )
 from raylora.tracking.adapters.promotion import GATE_TAG
+from raylora.tracking.adapters.version import QUANTIZATION_TAG
 from raylora.tracking.spooling.tracked import TrackedRun
 
 
@@ -71,7 +72,7 @@ def _lineage(assignment: Assignment, assessment: Assessment) -> dict[str, str]:
         "raylora.base": spec.model.id,
         "raylora.base_name": spec.model.name,
         "raylora.base_revision": assessment.base_revision,
-        "raylora.quantization": spec.model.quantization.value,
+        QUANTIZATION_TAG: spec.model.quantization.value,
         "raylora.data": spec.data.train_label,
         "raylora.data_sha256": assessment.data_sha256,
         "raylora.spec_sha256": spec_sha256(assignment.spec),

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from raylora.config.evaluate_spec import BASE
+from raylora.lora import manifest
 from raylora.lora.adapter_config import chat_template
 
 
@@ -29,6 +30,14 @@ class Subject:
     def chat_template(self) -> str | None:
         """The one it was trained with, where that is not the tokenizer's."""
         return None if self.directory is None else chat_template(self.directory)
+
+    @cached_property
+    def quantization(self) -> str | None:
+        """What its base was stored in when it was trained; None where its files do not say."""
+        if self.directory is None or not (self.directory / manifest.NAME).is_file():
+            return None
+        kept = manifest.read(self.directory).lineage.get("quantization")
+        return kept if isinstance(kept, str) else None
 
 
 THE_BASE = Subject(BASE, BASE)

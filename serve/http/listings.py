@@ -74,6 +74,7 @@ def adapter_entry(endpoint: Endpoint, resident: Resident) -> dict[str, Any]:
         "pinned": resident.key in residency.pinned,
         "rank": None if facts is None else facts.r,
         "bytes": None if facts is None else facts.bytes,
+        "quantization": None if facts is None else facts.quantization,
         "system_prompt": resident.system_prompt,
         "in_use": resident.in_use,
         "requests": resident.requests,

@@ -107,7 +107,9 @@ def test_the_next_commands_look_where_the_run_is(fake: type[FakeClient], tmp_pat
     assert "serve up" not in elsewhere.stderr
     here = raylora("submit", "quickstart").stderr
     assert "--outputs" not in here
-    assert "raylora serve up --adapter home-requests@1" in here
+    assert "raylora serve up --adapter home-requests@1 model.quantization=nf4" in here
+    plain = raylora("submit", "quickstart", "model.quantization=none").stderr
+    assert "raylora serve up --adapter home-requests@1\n" in plain
 
 
 def test_json_is_one_event_a_line_and_last_the_end(fake: type[FakeClient]) -> None:

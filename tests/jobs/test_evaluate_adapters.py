@@ -46,7 +46,8 @@ def register(uri: str, base: Path, folder: Path, seed: int) -> None:
             if "lora_B" in name:
                 weight.normal_(std=0.3, generator=torch.Generator().manual_seed(seed))
     spec = ModelSpec(source=ModelSource.PATH, id=str(base), name="tiny")
-    save_adapter(model, folder, fetch(spec, cache()), {"run_id": f"r{seed}"})
+    lineage = {"run_id": f"r{seed}", "quantization": "none" if seed == 1 else "nf4"}
+    save_adapter(model, folder, fetch(spec, cache()), lineage)
     run = open_run(uri, "default", f"r{seed}", "mine", params={}, tags={})
     Registry(uri).register("mine", run, folder, tags={})
     run.finish(RunStatus.FINISHED)
@@ -101,7 +102,10 @@ def test_many_adapters_on_many_data_sets(
     assert (base["rows"], base["unasked"]) == (2, 1)
     assert base["metrics"]["mine:short"] == 1.0
     assert base["metrics"]["perplexity"] > 1
-    assert {line["text"] for line in lines if line["event"] == "notice"} > {"5 of 5 rows asked"}
+    notices = {line["text"] for line in lines if line["event"] == "notice"}
+    assert notices > {"5 of 5 rows asked"}
+    (other,) = (text for text in notices if "quantization" in text)
+    assert other.startswith("mine@2 was trained on a base with quantization nf4")
     pairs = {(c["subject"], c["against"]) for c in end["comparisons"]}
     assert pairs == {("mine@1", "base"), ("mine@2", "base"), ("mine@2", "mine@1")}
 

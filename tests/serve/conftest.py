@@ -152,7 +152,7 @@ def facts(system_prompt: str) -> AdapterFacts:
         sha256="",
         base=BASE,
         base_revision=None,
-        lineage={"data": {"system_prompt": system_prompt}},
+        lineage={"data": {"system_prompt": system_prompt}, "quantization": "nf4"},
     )
 
 

@@ -4,19 +4,21 @@ from pathlib import Path
 
 from raylora.cli.event_text import plain
 from raylora.cli.output import note
-from raylora.cli.progress import Progress
+from raylora.cli.progress import Outcome, Progress
+from raylora.cli.submit import require_success
 from raylora.cluster import applications, capacity, events
 from raylora.cluster.applications import ServeStatus
 from raylora.cluster.bundle import SPEC_NAME, build
 from raylora.cluster.capacity import Demand
 from raylora.cluster.connect import Cluster
+from raylora.cluster.events import ErrorEvent
 from raylora.cluster.jobs import JobClient
 from raylora.cluster.settled_paths import settle
 from raylora.config.compose import resolved_yaml
 from raylora.config.model_spec import ModelSource
 from raylora.config.places import cache
 from raylora.config.serve_spec import ServeSpec
-from raylora.errors import InsufficientResources, JobFailed, RayloraError
+from raylora.errors import InsufficientResources, RayloraError
 
 PROGRAM_UP = "raylora.serve.up"
 
@@ -79,22 +81,18 @@ def environment(spec: ServeSpec, cluster: Cluster) -> dict[str, str]:
 
 
 def follow_job(client: JobClient, job_id: str) -> None:
-    """Show the job's stages; JobFailed with the end of its log where it fails."""
+    """Show the job's stages; JobFailed with its error or the end of its log where it fails."""
     progress = Progress()
     try:
         for line in client.follow(job_id):
             event = events.parse(line)
             if event is None:
                 progress.tail.append(line)
-            else:
+                continue
+            progress.see(event)
+            if not isinstance(event, ErrorEvent):
                 note(plain(event))
     except KeyboardInterrupt:
         note(f"\njob {job_id} goes on: raylora serve status shows it, raylora serve down ends it")
         raise
-    job = client.status(job_id)
-    if not job.state.ok:
-        raise JobFailed(
-            "\n".join([f"job {job_id} ended {job.state}", *(f"  {t}" for t in progress.tail)]),
-            hint=f"raylora jobs logs {job_id}   (all of the log)",
-            exit_code=job.exit_code,
-        )
+    require_success(Outcome(client.status(job_id), progress))

@@ -16,7 +16,7 @@ from raylora.cli.endpoint_client import Answer, EndpointClient
 from raylora.cli.endpoint_start import start_endpoint
 from raylora.cli.options import output_option, overrides_argument
 from raylora.cli.output import emit, make_table, next_commands, note
-from raylora.cli.submit import announce, require_success
+from raylora.cli.submit import announce, as_trained, require_success
 from raylora.cli.tracked import same_store
 from raylora.cluster import applications, head, submission
 from raylora.cluster.connect import Cluster, connect
@@ -182,7 +182,7 @@ def _next(
     names = f"--model {spec.model.name} --model {spec.adapter_name}"
     store = same_store(spec.tracking.uri, spec.outputs)
     overrides = f" outputs={spec.outputs} tracking.uri={spec.tracking.uri or 'null'}"
-    up = [] if keep else [f"raylora serve up{overrides if store else ''}"]
+    up = [] if keep else [f"raylora serve up{as_trained(spec)}{overrides if store else ''}"]
     return [
         f"raylora runs show {result.run_id}{store}",
         f"raylora adapters show {result.adapter}{store}",

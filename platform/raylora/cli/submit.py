@@ -24,6 +24,7 @@ from raylora.cluster.events import ResultEvent
 from raylora.cluster.jobs import JobClient
 from raylora.cluster.submission import Submitted
 from raylora.config.compose import load_serve, load_train
+from raylora.config.model_spec import Quantization
 from raylora.config.places import new_run_id
 from raylora.config.sweep_spec import SweepSpec
 from raylora.config.train_spec import TrainSpec
@@ -144,7 +145,13 @@ def _next(spec: TrainSpec, result: ResultEvent) -> Iterator[str]:
     yield f"raylora adapters show {result.adapter}{store}"
     # Another base or store would need a file of its own.
     if not store and spec.model.id == load_serve("quickstart").spec.model.id:
-        yield f"raylora serve up --adapter {result.adapter}"
+        yield f"raylora serve up --adapter {result.adapter}{as_trained(spec)}"
+
+
+def as_trained(spec: TrainSpec) -> str:
+    """What `raylora serve up` needs beside an adapter to serve it on the base it learnt on."""
+    kept = spec.model.quantization
+    return "" if kept is Quantization.NONE else f" model.quantization={kept}"
 
 
 def _tables(summary: dict[str, Any], progress: Progress) -> Iterator[RenderableType]:

@@ -47,8 +47,16 @@ class AdapterFacts:
     @property
     def system_prompt(self) -> str | None:
         """What it was trained with, from its lineage; offered to clients, never added by us."""
+        return self._told("data", "system_prompt")
+
+    @property
+    def quantization(self) -> str | None:
+        """What its base was stored in when it was trained, from its lineage."""
+        return self._told("quantization")
+
+    def _told(self, *keys: str) -> str | None:
         value: Any = self.lineage
-        for key in ("data", "system_prompt"):
+        for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value if isinstance(value, str) else None
 

@@ -116,6 +116,7 @@ def test_adapters_says_state_use_and_system_prompt(call, get, registry):
     assert by_id["home@2"]["requests"] == 1
     assert by_id["home@2"]["in_use"] == 0
     assert by_id["home@2"]["system_prompt"] == "You are home@2."
+    assert by_id["home@2"]["quantization"] == "nf4"
     assert by_id["sums@1"]["state"] == "failed"
     assert "another base" in by_id["sums@1"]["error"]
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 DIGEST_TAG = "raylora.digest"
 """On a version: sha256 over the names and contents of its files."""
+QUANTIZATION_TAG = "raylora.quantization"
+"""On a version: what its base was stored in when it was trained."""
 
 
 @dataclass(frozen=True)
