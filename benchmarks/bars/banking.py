@@ -4,10 +4,11 @@ The answer must be the intent's name and nothing else.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.bars import chat_rows, peer
-from benchmarks.bars.bar import Bar, at_least
+from benchmarks.bars.bar import Bar, Verdict, at_least
 from benchmarks.bars.bench_data import Question
 from benchmarks.bars.sandbox import Sandbox
 from benchmarks.bars.smollm2 import Base
@@ -66,9 +67,11 @@ def compared(
 ) -> Iterator[Bar]:
     """Whether ours answers as well: 1 for each question that is answered right, else 0."""
     apart = paired_bootstrap(ours, theirs)
-    yield at_least(name, [100 * apart.mean], WORST, "", f"points; {detail}")
-    interval = f"paired bootstrap {100 * apart.low:.2f}..{100 * apart.high:.2f}"
-    yield at_least("  upper end of its 95 % interval", [100 * apart.high], 0, "", interval)
+    low, high = 100 * apart.low, 100 * apart.high
+    bar = at_least(name, [100 * apart.mean], WORST, "", f"points; paired bootstrap; {detail}")
+    near = bar.verdict is Verdict.SHORT and high >= WORST
+    yield replace(bar, spread=f"{low:.2f}..{high:.2f}", near=near)
+    yield at_least("  upper end of its 95 % interval", [high], 0, "")
 
 
 def messages(question: Question) -> list[dict[str, str]]:

@@ -19,12 +19,13 @@ from transformers import (
     TrainingArguments,
 )
 
-from benchmarks.peers.steps import Counting, OneByOne, common, dtype, say
+from benchmarks.peers.steps import Counting, OneByOne, common, dtype, say, seed
 
 
 def main() -> None:
     """Train, one JSON line a step."""
     settings = json.loads(sys.argv[1])
+    seed(settings)
     lines = Path(settings["tokens"]).read_text(encoding="utf-8").splitlines()
     model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=dtype(settings["dtype"]))
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")

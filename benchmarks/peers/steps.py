@@ -13,6 +13,7 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    set_seed,
 )
 
 Row = dict[str, Any]
@@ -79,6 +80,11 @@ def say(**facts: Any) -> None:
 def dtype(name: str) -> torch.dtype | str:
     """What `from_pretrained` is given: auto is its own default."""
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": "auto"}[name]
+
+
+def seed(settings: dict[str, Any]) -> None:
+    """Before the adapter is made: Trainer seeds only after that, so no two runs would be alike."""
+    set_seed(settings.get("seed", 0))
 
 
 def common(settings: dict[str, Any]) -> dict[str, Any]:

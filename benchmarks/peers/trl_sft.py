@@ -16,12 +16,13 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks.peers.steps import Counting, OneByOne, common, dtype, say
+from benchmarks.peers.steps import Counting, OneByOne, common, dtype, say, seed
 
 
 def main() -> None:
     """Train, one JSON line a step."""
     settings = json.loads(sys.argv[1])
+    seed(settings)
     lines = Path(settings["tokens"]).read_text(encoding="utf-8").splitlines()
     pack = settings.get("pack")
     arguments = SFTConfig(
