@@ -21,6 +21,7 @@ from raylora.tracking.spooling.records import (
     Registration,
     Status,
     Tags,
+    encode,
 )
 from raylora.tracking.spooling.spool import Role, SpoolWriter, segments
 from raylora.tracking.spooling.spool_state import STATE, read_state
@@ -180,6 +181,22 @@ def test_what_was_sent_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(segments(tmp_path)) <= 1
     assert store.steps("loss") == list(range(1, 101))
     assert len(delivery.state.offsets) <= 1
+
+
+def test_a_file_begun_while_a_run_that_is_over_is_tidied_up_is_kept(tmp_path: Path) -> None:
+    store = FakeStore()
+    ended = writer(tmp_path, Role.DRIVER)
+    ended.append(Status(RunStatus.KILLED, 1))
+    ended.close()
+    delivery = deliver_all(tmp_path, store)
+    resumed = tmp_path / "driver-99999999999999999999-1-abcd.000000.jsonl"
+    with resumed.open("ab") as file:  # by a driver that resumes the run, and has not written yet
+        assert delivery.over
+        delivery.tidy_up()
+        file.write(encode(Status(RunStatus.RUNNING, 2)))
+    assert [segment.path for segment in segments(tmp_path)] == [resumed]
+    deliver_all(tmp_path, store)
+    assert store.statuses == [RunStatus.KILLED, RunStatus.RUNNING]
 
 
 def test_the_disk_holds_no_more_than_the_limit(

@@ -111,7 +111,8 @@ class Delivery:
     def tidy_up(self) -> None:
         """Delete what was sent of a run that is over, but for the account of it."""
         for segment in segments(self.folder):
-            if self._sent_all(segment):
+            # Nothing sent of it: a job that goes on with the run may have begun it just now.
+            if self._offset(segment) and self._sent_all(segment):
                 segment.path.unlink(missing_ok=True)
 
     def _next(self) -> Batch | None:
