@@ -23,6 +23,7 @@ from raylora.engine.request import Completion, Request
 from raylora.engine.sampling import Sampling
 from raylora.lora.bank.bank import Bank
 from raylora.lora.devices import pick
+from raylora.lora.narrow import narrow
 
 READ_BYTES = 512 << 20
 """More than any cache holds."""
@@ -58,6 +59,7 @@ class Bench:
         dtype = pick().dtype(DType(settings["dtype"]))
         model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=dtype)
         model.requires_grad_(False).eval()
+        narrow(model)  # as load_for_generation does
         tokenizer = AutoTokenizer.from_pretrained(settings["model"])
         model.generation_config.eos_token_id = None
         tokenizer.eos_token = None

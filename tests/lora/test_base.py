@@ -111,6 +111,17 @@ def test_generation_on_a_cpu_has_the_numbers_of_few_bits_without_its_layers(
         assert torch.equal(model(IDS).logits, load_base(local, nf4, CPU)(IDS).logits)
 
 
+def test_generation_in_fp32_keeps_weights_published_in_bf16_so(local) -> None:
+    plain = load_base(local, spec(local.path), CPU)
+    plain.bfloat16().save_pretrained(local.path)
+    model = load_for_generation(local, spec(local.path), CPU)
+    assert model.get_submodule("model.layers.0.mlp.up_proj").weight.dtype is torch.bfloat16
+    assert compute_dtype(model) is torch.float32
+    wanted = load_base(local, spec(local.path), CPU)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(IDS).logits, wanted(IDS).logits, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("quantization", [Quantization.NF4, Quantization.FP4, Quantization.INT8])
 def test_few_bits_train_as_before_after_an_eval_forward(local, quantization) -> None:
     """bitsandbytes alone repacks 4-bit weights in eval mode and then has no gradients."""

@@ -1,7 +1,12 @@
-"""Linear layers for the few rows of a step, where bf16 has instructions and a C compiler is there.
+"""Linear layers for the few rows of a step, where the processor suits and a C compiler is there.
 
-few_rows.c says how. A step of SmolLM2 on one core of an AMD EPYC (Zen 4), its products alone: 34
-ms by torch and 23 so for one row, 53 and 40 for 16 rows, 111 and 101 for 64.
+few_rows.c and few_rows_bf16.c say how. A step of SmolLM2 on one core, its products alone, in ms by
+torch and so, for 1, 16 and 64 rows:
+
+    fp32, Intel Xeon, AVX-512                 37 -> 37    92 -> 55    168 -> 143
+    fp32, the same, weights kept in bf16      37 -> 26    92 -> 47    168 -> 132
+    fp32, the same, held to AVX2              38 -> 34   116 -> 94
+    bf16, AMD EPYC (Zen 4), AVX512-BF16       34 -> 23    53 -> 40    111 -> 101
 """
 
 import ctypes
@@ -14,37 +19,58 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raylora.lora.devices import BF16_DOTS, BF16_TILES, cpu_flags
+from raylora.lora.devices import AVX2, AVX512, BF16_DOTS, BF16_TILES, cpu_flags
+from raylora.lora.narrow import NarrowLinear
 from raylora.lora.native import library
 
 MOST_ROWS = 64
+MOST_BY_HALVES = 24
+"""Of fp32 where registers have 256 bits: torch's products are as fast from there on."""
 MOST_BESIDE_MATRIX_UNITS = 8
-"""Where torch's products use matrix units (AMX), which are slow only at what they rearrange."""
+"""Of bf16 where torch's products use matrix units (AMX), slow only at what they rearrange."""
 
-_SOURCE = Path(__file__).with_name("few_rows.c")
+_FP32 = Path(__file__).with_name("few_rows.c")
+_BF16 = Path(__file__).with_name("few_rows_bf16.c")
 _TOGETHER = 4
 """Of how many a layer's outputs are to be a multiple."""
 
 
 def use_few_rows(model: nn.Module) -> int:
-    """Let a model's bf16 layers on a CPU compute few rows so, without gradients; how many do.
+    """Let a model's layers on a CPU compute few rows so, without gradients; how many do.
 
     All else goes through the layers' own products.
     """
-    flags = cpu_flags()
-    linear = _linear() if BF16_DOTS in flags else None
-    if linear is None:
-        return 0
-    most = MOST_BESIDE_MATRIX_UNITS if BF16_TILES in flags else MOST_ROWS
-    layers = [layer for layer in model.modules() if _fits(layer)]
-    for layer in layers:
-        layer.forward = _FewRows(layer, linear, most)
-    return len(layers)
+    layers = [(layer, _forward_of(layer)) for layer in model.modules() if _fits(layer)]
+    changed = 0
+    for layer, forward in layers:
+        if forward is not None:
+            layer.forward = forward
+            changed += 1
+    return changed
+
+
+def _fits(layer: Any) -> bool:
+    if type(layer) not in (nn.Linear, NarrowLinear) or "forward" in vars(layer):
+        return False
+    weight = layer.weight
+    on_cpu = weight.device.type == "cpu" and weight.is_contiguous()
+    return on_cpu and not layer.out_features % _TOGETHER
+
+
+def _forward_of(layer: Any) -> "_FewRows | None":
+    flags, stored = cpu_flags(), layer.weight.dtype
+    if type(layer) is NarrowLinear or stored is torch.float32:
+        linear = _linear(_FP32, stored) if AVX2 in flags else None
+        dtype, most = torch.float32, MOST_ROWS if AVX512 in flags else MOST_BY_HALVES
+    else:
+        linear = _linear(_BF16, stored) if BF16_DOTS in flags else None
+        dtype, most = stored, MOST_BESIDE_MATRIX_UNITS if BF16_TILES in flags else MOST_ROWS
+    return None if linear is None else _FewRows(layer, linear, dtype, most)
 
 
 @functools.cache
-def _linear() -> Callable[..., None] | None:
-    found = library(_SOURCE, torch.bfloat16)
+def _linear(source: Path, stored: torch.dtype) -> Callable[..., None] | None:
+    found = library(source, stored)
     if found is None:
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
@@ -53,27 +79,21 @@ def _linear() -> Callable[..., None] | None:
     return found.linear
 
 
-def _fits(layer: Any) -> bool:
-    if type(layer) is not nn.Linear or "forward" in vars(layer):
-        return False
-    weight = layer.weight
-    on_cpu = weight.device.type == "cpu" and weight.dtype is torch.bfloat16
-    return on_cpu and not layer.out_features % _TOGETHER and weight.is_contiguous()
-
-
 @dataclass(frozen=True)
 class _FewRows:
     """In place of a layer's own forward pass."""
 
     layer: Any
     linear: Callable[..., None]
+    dtype: torch.dtype
+    """Of the rows."""
     most: int
 
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer
         rows = x.numel() // layer.in_features
-        if rows > self.most or x.dtype is not torch.bfloat16 or torch.is_grad_enabled():
-            return nn.functional.linear(x, layer.weight, layer.bias)
+        if rows > self.most or x.dtype is not self.dtype or torch.is_grad_enabled():
+            return type(layer).forward(layer, x)
         x = x.contiguous()
         out = x.new_empty(*x.shape[:-1], layer.out_features)
         bias = None if layer.bias is None else layer.bias.float()

@@ -15,6 +15,7 @@ from transformers import (
 from raylora.config.model_spec import ModelSpec, Quantization
 from raylora.lora.devices import Device, DeviceKind
 from raylora.lora.int8 import multiply_in_compute_dtype
+from raylora.lora.narrow import narrow, widen
 from raylora.lora.quiet import quiet_loading
 from raylora.lora.sources import LocalModel
 
@@ -45,17 +46,22 @@ def load_base(local: LocalModel, spec: ModelSpec, device: Device) -> PreTrainedM
 
 
 def load_for_generation(local: LocalModel, spec: ModelSpec, device: Device) -> PreTrainedModel:
-    """`load_base` with the same numbers and, on a CPU, quantised layers unpacked once.
+    """`load_base` with the same numbers, on a CPU laid out for steps of few rows.
 
-    A CPU unpacks every such layer anew in every step, for one token a row: a step of 16 rows of
-    SmolLM2 takes 1.4 times as long. Unpacked logits are equal to the bit; the memory is bf16's.
+    Quantised layers are unpacked once: a CPU unpacks each anew in every step, and one of 16 rows
+    of SmolLM2 takes 1.4 times as long. Unpacked logits are equal to the bit; the memory is bf16's.
+    Weights that fp32 has from bf16 are kept in bf16.
     """
     model = load_base(local, spec, device)
-    return unpacked(model) if device.kind is DeviceKind.CPU else model
+    if device.kind is DeviceKind.CPU:
+        model = unpacked(model)
+        narrow(model)
+    return model
 
 
 def unpacked(model: PreTrainedModel) -> PreTrainedModel:
-    """The base with quantised layers turned into plain ones of the compute dtype, in place."""
+    """The base with all its layers turned into plain ones of the compute dtype, in place."""
+    widen(model)
     if not getattr(model, "is_quantized", False):
         return model
     with quiet_loading():

@@ -9,6 +9,9 @@ import torch
 from raylora.config.model_spec import DType
 from raylora.errors import InvalidConfig, Problem
 
+AVX2 = "avx2"
+AVX512 = "avx512f"
+"""Flags of x86 processors whose registers have 256 and 512 bits for whole instruction sets."""
 BF16_DOTS = "avx512_bf16"
 """Flag of x86 processors with dot products of bf16 in 512 bits."""
 BF16_TILES = "amx_bf16"

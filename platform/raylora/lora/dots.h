@@ -3,6 +3,7 @@
 #define DOTS_H
 
 #include "scalar.h"
+#include "sums.h"
 
 #ifndef __AVX512BF16__
 #error "needs AVX512-BF16"
@@ -10,23 +11,6 @@
 #include <immintrin.h>
 
 #define DOTS_ROWS 4
-
-/* Sums of 16 registers as one register, in three kinds of steps that halve their number. */
-static inline __m512 dots_by_one(__m512 a, __m512 b)
-{
-    return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-}
-
-static inline __m512 dots_by_two(__m512 a, __m512 b)
-{
-    __m512d u = (__m512d)a, v = (__m512d)b;
-    return _mm512_add_ps((__m512)_mm512_unpacklo_pd(u, v), (__m512)_mm512_unpackhi_pd(u, v));
-}
-
-static inline __m512 dots_by_four(__m512 a, __m512 b)
-{
-    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-}
 
 /* w's rows j, j + 1 ... with x's rows: sum [4 i + j] is that of x[i] and w + j * width. `ahead` is
  * NULL or what will be w: a processor fetches ahead within 4 KB, and the pieces here are shorter. */
@@ -60,13 +44,7 @@ dots(const scalar *const *x, int rows, const scalar *w, int64_t width, const sca
             }
         }
     }
-    __m512 halves[8], quarters[4];
-    for (int i = 0; i < 8; i++)
-        halves[i] = dots_by_one(sums[2 * i], sums[2 * i + 1]);
-    for (int i = 0; i < 4; i++)
-        quarters[i] = dots_by_two(halves[2 * i], halves[2 * i + 1]);
-    return dots_by_four(dots_by_four(quarters[0], quarters[1]),
-                        dots_by_four(quarters[2], quarters[3]));
+    return sums_of_16(sums);
 }
 
 /* The sums in bf16, 4 to each of the rows of `out`. */

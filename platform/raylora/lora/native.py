@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 def library(source: Path, dtype: torch.dtype) -> ctypes.CDLL | None:
     """A C file for tensors of this format on the CPU; None where it cannot be had.
 
-    The source may include scalar.h, which says what a scalar is, dots.h where the processor has
-    AVX512-BF16, and headers beside it.
+    The source may include scalar.h, which says what a scalar is, sums.h where the processor has
+    AVX2, dots.h where it has AVX512-BF16, and headers beside it.
     """
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if dtype not in _FORMATS or compiler is None:

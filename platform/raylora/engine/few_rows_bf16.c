@@ -1,0 +1,38 @@
+/* y = x W' + b for a few rows of x in bf16, W as it lies in the model.
+ *
+ * A step is bound by reading W once. Torch's product rearranges it at every call, which pays where
+ * many rows share that. Here all rows of x meet 4 rows of W while these are in the first cache. Sums are fp32 and rounded once, and
+ * those of a row do not depend on how many rows there are.
+ */
+#include "dots.h"
+
+/* Rows of W between what is computed and what is fetched. */
+#define AHEAD 16
+
+/* out [rows, outputs] for x [rows, width], W [outputs, width] and bias [outputs] or NULL. outputs
+ * is a multiple of 4. */
+void linear(const scalar *x, const scalar *w, const float *bias, scalar *out, int64_t rows,
+            int64_t outputs, int64_t width, int threads)
+{
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t n = 0; n < outputs; n += 4) {
+        const scalar *here = w + n * width, *ahead = here + AHEAD * width;
+        for (int64_t row = 0; row < rows; row += DOTS_ROWS, ahead = 0) {
+            int64_t wanted = rows - row < DOTS_ROWS ? rows - row : DOTS_ROWS;
+            const scalar *from[DOTS_ROWS];
+            scalar *to[DOTS_ROWS];
+            for (int i = 0; i < wanted; i++) {
+                from[i] = x + (row + i) * width;
+                to[i] = out + (row + i) * outputs + n;
+            }
+            __m512 sums = wanted == 4 && ahead ? dots(from, 4, here, width, ahead)
+                          : wanted == 4        ? dots(from, 4, here, width, 0)
+                          : wanted == 3 ? dots(from, 3, here, width, ahead)
+                          : wanted == 2 ? dots(from, 2, here, width, ahead)
+                                        : dots(from, 1, here, width, ahead);
+            if (bias)
+                sums = _mm512_add_ps(sums, _mm512_broadcast_f32x4(_mm_loadu_ps(bias + n)));
+            dots_store(sums, to, (int)wanted);
+        }
+    }
+}
