@@ -20,6 +20,8 @@ SUBJECT = "model"
 class NoAdapters:
     """In place of a bank where the model is to answer as it is."""
 
+    in_force = None
+
     def rows(self, keys: Sequence[str | None]) -> AbstractContextManager[None]:
         """Change nothing."""
         return nullcontext()

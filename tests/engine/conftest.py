@@ -12,6 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 class BaseOnly:
     """A bank that holds no adapters."""
 
+    in_force = None
+
     def rows(self, keys: Sequence[str | None]) -> AbstractContextManager[object]:
         unknown = [key for key in keys if key is not None]
         if unknown:

@@ -172,6 +172,8 @@ def test_a_row_that_fails_takes_no_other_with_it(engine, small_llama):
 class FailingStep:
     """A bank whose third forward pass fails."""
 
+    in_force = None
+
     def __init__(self) -> None:
         self.calls = 0
 

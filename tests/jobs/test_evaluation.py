@@ -156,6 +156,8 @@ def test_predictions_are_written_one_a_line(engine, tokenizer, tmp_path):
 class BaseOnly:
     """A bank without adapters."""
 
+    in_force = None
+
     def rows(self, keys: Sequence[str | None]) -> AbstractContextManager[object]:
         return nullcontext()
 

@@ -27,6 +27,8 @@ class BatchCache(Cache):
         self._end = 0
         self._columns = 0
         self._longest = 0
+        self.version = 0
+        """Another number whenever rows, or what is behind them, lie elsewhere."""
 
     @property
     def rows(self) -> int:
@@ -42,6 +44,11 @@ class BatchCache(Cache):
     def width(self) -> int:
         """Columns of the longest row."""
         return self._end - self._first
+
+    @property
+    def capacity(self) -> int:
+        """Columns that the longest row may come to have where it lies."""
+        return self._columns - self._first
 
     @property
     def bytes(self) -> int:
@@ -89,10 +96,12 @@ class BatchCache(Cache):
 
     def clear(self) -> None:
         """Drop every row and the buffers."""
+        self.version += 1
         self.layers, self._starts = [], []
         self._first = self._end = self._columns = self._longest = 0
 
     def _align(self, starts: list[int]) -> None:
+        self.version += 1
         if not starts:
             self.clear()
             return
@@ -109,6 +118,7 @@ class BatchCache(Cache):
         fits_left, fits_right = width <= self._end, self._end + more <= self._columns
         if self.layers[0].row_capacity >= rows and fits_left and fits_right:
             return
+        self.version += 1
         spare = min(width * 5 // 4, max(self._longest, width + more))
         columns = column_capacity(max(width + more, spare))
         shift = width - self._end

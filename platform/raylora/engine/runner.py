@@ -8,10 +8,11 @@ from weakref import WeakSet
 import torch
 
 from raylora.engine.cache import BatchCache
-from raylora.engine.few_rows import use_few_rows
-from raylora.engine.pointwise import use_pointwise
 from raylora.engine.prefill import Prefill
-from raylora.engine.step_attention import use_step_attention
+from raylora.engine.step.attention import use_step_attention
+from raylora.engine.step.few_rows import use_few_rows
+from raylora.engine.step.pointwise import use_pointwise
+from raylora.engine.step.program import StepAdapters, StepPrograms
 
 
 class Adapters(Protocol):
@@ -19,6 +20,11 @@ class Adapters(Protocol):
 
     def rows(self, keys: Sequence[str | None]) -> AbstractContextManager[object]:
         """Give each batch row of the forward passes inside its adapter; None is the base."""
+        ...
+
+    @property
+    def in_force(self) -> StepAdapters | None:
+        """Inside of `rows`, what its adapters add to a step; None where that is nothing."""
         ...
 
     def stamp(self, key: str) -> Hashable:
@@ -41,6 +47,7 @@ class Runner:
         use_few_rows(model)
         use_pointwise(model)
         use_step_attention(model)
+        self._programs = StepPrograms(model)
 
     @property
     def bytes(self) -> int:
@@ -77,22 +84,33 @@ class Runner:
         self._place_lengths()
 
     def decode(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Feed each running row its newest token; logits (rows, vocabulary) of the next."""
+        """Feed each running row its newest token; logits (rows, vocabulary) of the next.
+
+        They are good until the next step.
+        """
         device = self._model.device
         with self._adapters.rows(self._keys), torch.inference_mode():
             self._cache.open_column()
-            lengths = self._lengths[:, None]
-            behind = torch.arange(self._cache.width, -1, -1, device=device)
-            logits = self._model(
-                input_ids=torch.tensor(tokens, device=device)[:, None],
-                attention_mask=behind <= lengths,
-                position_ids=lengths,
-                past_key_values=self._cache,
-                use_cache=True,
-            ).logits[:, -1]
+            newest = torch.tensor(tokens, device=device)
+            program = self._programs.of(self._cache, self._adapters.in_force)
+            if program is not None:
+                logits = program.run(newest, self._lengths, self._cache.width + 1)
+            else:
+                logits = self._by_modules(newest)
             self._cache.close_column()
             self._lengths = self._lengths + 1
         return logits
+
+    def _by_modules(self, newest: torch.Tensor) -> torch.Tensor:
+        lengths = self._lengths[:, None]
+        behind = torch.arange(self._cache.width, -1, -1, device=newest.device)
+        return self._model(
+            input_ids=newest[:, None],
+            attention_mask=behind <= lengths,
+            position_ids=lengths,
+            past_key_values=self._cache,
+            use_cache=True,
+        ).logits[:, -1]
 
     def read(self, row: int) -> torch.Tensor:
         """Keys and values of a running row, [layers, 2, heads, tokens, size]."""
@@ -110,6 +128,7 @@ class Runner:
     def clear(self) -> None:
         """Drop every row."""
         self._cache.clear()
+        self._programs.clear()
         self._keys = []
 
     def _place_lengths(self) -> None:

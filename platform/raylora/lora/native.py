@@ -13,8 +13,9 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -29,6 +30,15 @@ _FLAGS = (
 _HERE = Path(__file__).parent
 _COMPILE_S = 60.0
 _log = logging.getLogger(__name__)
+
+
+class Call(NamedTuple):
+    """A call that is made many times: of a kernel with the addresses of tensors, or of torch."""
+
+    function: Callable[..., object]
+    args: tuple[Any, ...]
+    held: object = None
+    """What has to live as long as the call."""
 
 
 @functools.cache

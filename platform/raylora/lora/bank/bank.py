@@ -179,6 +179,11 @@ class Bank:
             self._plan = None
             plan.leave()
 
+    @property
+    def in_force(self) -> Plan | None:
+        """Inside `rows`, what its adapters add, for who calls no layers; None for the base."""
+        return self._plan
+
     def close(self) -> None:
         """Take the hooks off the model."""
         for hook in self._hooks:

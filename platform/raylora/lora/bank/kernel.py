@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from raylora.lora.devices import BF16_DOTS, cpu_flags
-from raylora.lora.native import library
+from raylora.lora.native import Call, library
 
 _ANY = Path(__file__).with_name("kernel.c")
 _DOTS = Path(__file__).with_name("kernel_bf16.c")
@@ -47,12 +47,12 @@ class Standing:
         self.facts = _Batch(len(slots), *pointers)
 
 
-def shrink(kernel: Kernel, standing: Standing, x: Tensor, a: Tensor) -> Tensor:
+def shrink(kernel: Kernel, standing: Standing, x: Tensor, a: Tensor) -> tuple[Tensor, Call]:
     """A x of each row, [rows, ranks], for `x` [batch, in] and `a` [slots, ranks, in]."""
     _, ranks, width = a.shape
     x = x if x.stride(1) == 1 else x.contiguous()
     products = x.new_empty(len(standing.order), ranks)
-    kernel.library.shrink(
+    args = (
         standing.facts,
         x.data_ptr(),
         x.stride(0),
@@ -63,7 +63,7 @@ def shrink(kernel: Kernel, standing: Standing, x: Tensor, a: Tensor) -> Tensor:
         products.data_ptr(),
         torch.get_num_threads(),
     )
-    return products
+    return products, Call(kernel.library.shrink, args, (standing, x, a, products))
 
 
 def expand(
@@ -73,10 +73,10 @@ def expand(
     b: Tensor,
     scales: Tensor | None,
     out: Tensor,
-) -> None:
+) -> Call:
     """Add to `out` [batch, out], in place, `products` [rows, rank] with `b` [slots, rank, out]."""
     _, rank, width = b.shape
-    kernel.library.expand(
+    args = (
         standing.facts,
         products.data_ptr(),
         products.stride(0),
@@ -89,6 +89,7 @@ def expand(
         out.stride(0),
         torch.get_num_threads(),
     )
+    return Call(kernel.library.expand, args, (standing, products, b, scales, out))
 
 
 @functools.cache

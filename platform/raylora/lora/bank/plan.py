@@ -9,7 +9,7 @@ Prompts, many tokens a row: the same in batched products where little of them wo
 else adapter by adapter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from raylora.lora.bank.kernel import load
 from raylora.lora.bank.layout import Layout, Weights
 from raylora.lora.bank.one_by_one import OneByOne
 from raylora.lora.bank.stacks import Stack, Stacks
+from raylora.lora.native import Call
 
 MOST_WASTE = 1.25
 """Of a prompt's batched products over those that are wanted; calls are saved for that."""
@@ -66,6 +67,28 @@ class Plan:
         for share in self._shares:
             if layer in share.layout.shapes:
                 share.products(x.shape[1]).add(layer, x, out)
+
+    def step_version(self) -> tuple[int, ...] | None:
+        """What `step_calls` are good for: other numbers, other calls. None where there are none.
+
+        All adapters are in place after it.
+        """
+        versions: list[int] = []
+        for share in self._shares:
+            if not isinstance(share.products(1), Compiled):
+                return None
+            versions.append(share.stack.table.version)
+        return tuple(versions)
+
+    def step_calls(self, layer: str, x: Tensor, out: Tensor) -> Iterator[Call]:
+        """What adds to `out` [batch, out] each row's B A x, for `x` [batch, in].
+
+        Layer by layer in the order of the calls, after `step_version` and while it stays.
+        """
+        for share in self._shares:
+            products = share.products(1)
+            if layer in share.layout.shapes and isinstance(products, Compiled):
+                yield from products.calls(layer, x, out)
 
     def leave(self) -> None:
         """Let go of the last call's activations."""

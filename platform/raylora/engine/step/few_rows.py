@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from raylora.lora.devices import AVX2, AVX512, BF16_DOTS, BF16_TILES, cpu_flags
 from raylora.lora.narrow import NarrowLinear
-from raylora.lora.native import library
+from raylora.lora.native import Call, library
 
 MOST_ROWS = 64
 MOST_BY_HALVES = 24
@@ -57,7 +57,7 @@ def _fits(layer: Any) -> bool:
     return on_cpu and not layer.out_features % _TOGETHER
 
 
-def _forward_of(layer: Any) -> "_FewRows | None":
+def _forward_of(layer: Any) -> "FewRows | None":
     flags, stored = cpu_flags(), layer.weight.dtype
     if type(layer) is NarrowLinear or stored is torch.float32:
         linear = _linear(_FP32, stored) if AVX2 in flags else None
@@ -65,7 +65,9 @@ def _forward_of(layer: Any) -> "_FewRows | None":
     else:
         linear = _linear(_BF16, stored) if BF16_DOTS in flags else None
         dtype, most = stored, MOST_BESIDE_MATRIX_UNITS if BF16_TILES in flags else MOST_ROWS
-    return None if linear is None else _FewRows(layer, linear, dtype, most)
+    if linear is None:
+        return None
+    return FewRows(layer, linear, dtype, most, None if layer.bias is None else layer.bias.float())
 
 
 @functools.cache
@@ -80,7 +82,7 @@ def _linear(source: Path, stored: torch.dtype) -> Callable[..., None] | None:
 
 
 @dataclass(frozen=True)
-class _FewRows:
+class FewRows:
     """In place of a layer's own forward pass."""
 
     layer: Any
@@ -88,6 +90,8 @@ class _FewRows:
     dtype: torch.dtype
     """Of the rows."""
     most: int
+    bias: Tensor | None
+    """In fp32."""
 
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer
@@ -96,15 +100,28 @@ class _FewRows:
             return type(layer).forward(layer, x)
         x = x.contiguous()
         out = x.new_empty(*x.shape[:-1], layer.out_features)
-        bias = None if layer.bias is None else layer.bias.float()
-        self.linear(
+        self.linear(*self._args(x, out, rows))
+        return out
+
+    def call(self, x: Tensor, out: Tensor) -> Call:
+        """From `x` [rows, in] to `out` [rows, out], whatever is in x by then."""
+        if len(x) > self.most:
+            return Call(_through, (self.layer, x, out))
+        return Call(self.linear, self._args(x, out, len(x)), (self, x, out))
+
+    def _args(self, x: Tensor, out: Tensor, rows: int) -> tuple[Any, ...]:
+        layer = self.layer
+        return (
             x.data_ptr(),
             layer.weight.data_ptr(),
-            None if bias is None else bias.data_ptr(),
+            None if self.bias is None else self.bias.data_ptr(),
             out.data_ptr(),
             rows,
             layer.out_features,
             layer.in_features,
             torch.get_num_threads(),
         )
-        return out
+
+
+def _through(layer: Any, x: Tensor, out: Tensor) -> None:
+    out.copy_(type(layer).forward(layer, x))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
 from raylora.lora.base import LLAMA_LIKE
-from raylora.lora.native import library
+from raylora.lora.native import Call, library
 
 _SOURCE = Path(__file__).with_name("pointwise.c")
 _NORMS = frozenset(f"{family}RMSNorm" for family in LLAMA_LIKE)
@@ -61,17 +61,17 @@ def _kernels(dtype: torch.dtype) -> _Kernels | None:
     return _Kernels(norm, gate, dtype)
 
 
-def _own(module: nn.Module, kernels: _Kernels) -> "_Norm | _Gate | None":
+def _own(module: nn.Module, kernels: _Kernels) -> "Norm | Gate | None":
     name, own = type(module).__name__, module
     if name in _NORMS:
-        return _Norm(own, kernels)
+        return Norm(own, kernels)
     if name in _GATES and isinstance(getattr(own, "act_fn", None), nn.SiLU | SiLUActivation):
-        return _Gate(own, kernels)
+        return Gate(own, kernels)
     return None
 
 
 @dataclass(frozen=True)
-class _Norm:
+class Norm:
     """In place of a norm's own forward pass."""
 
     norm: Any
@@ -82,8 +82,16 @@ class _Norm:
         if not self.kernels.take(x) or norm.weight.dtype is not x.dtype:
             return type(norm).forward(norm, x)
         out = torch.empty_like(x)
-        width = x.shape[-1]
-        self.kernels.rms_norm(
+        self.kernels.rms_norm(*self._args(x, out))
+        return out
+
+    def call(self, x: Tensor, out: Tensor) -> Call:
+        """From `x` to `out`, whatever is in x by then; they may be the same."""
+        return Call(self.kernels.rms_norm, self._args(x, out), (self, x, out))
+
+    def _args(self, x: Tensor, out: Tensor) -> tuple[Any, ...]:
+        norm, width = self.norm, x.shape[-1]
+        return (
             x.data_ptr(),
             norm.weight.data_ptr(),
             norm.variance_epsilon,
@@ -92,11 +100,10 @@ class _Norm:
             width,
             torch.get_num_threads(),
         )
-        return out
 
 
 @dataclass(frozen=True)
-class _Gate:
+class Gate:
     """In place of the own forward pass of a gated feed-forward layer (Shazeer, 2020)."""
 
     mlp: Any
@@ -109,5 +116,11 @@ class _Gate:
         gate, up = mlp.gate_proj(x), mlp.up_proj(x)
         if not (self.kernels.take(gate) and self.kernels.take(up)):
             return mlp.down_proj(mlp.act_fn(gate) * up)
-        self.kernels.swiglu(gate.data_ptr(), up.data_ptr(), gate.numel(), torch.get_num_threads())
+        function, args, _ = self.call(gate, up)
+        function(*args)
         return mlp.down_proj(gate)
+
+    def call(self, gate: Tensor, up: Tensor) -> Call:
+        """Into `gate`, whatever is in the two by then."""
+        args = (gate.data_ptr(), up.data_ptr(), gate.numel(), torch.get_num_threads())
+        return Call(self.kernels.swiglu, args, (gate, up))

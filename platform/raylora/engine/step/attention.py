@@ -1,6 +1,6 @@
 """Attention of a step on a CPU, one query a row; where a C compiler is there.
 
-step_attention.c says how. 30 layers of SmolLM2 on one core of an AMD EPYC (Zen 4), by torch and by
+attention.c says how. 30 layers of SmolLM2 on one core of an AMD EPYC (Zen 4), by torch and by
 it: 16 rows of 100 tokens 12.5 and 6.9 ms in bf16, 14.1 and 7.1 in fp32; 16 of 400 tokens 40 and 17
 ms, 43 and 17.
 """
@@ -24,7 +24,7 @@ NAME = "raylora_step"
 MOST_SIZE = 256
 """The largest head that the kernel takes."""
 
-_SOURCE = Path(__file__).with_name("step_attention.c")
+_SOURCE = Path(__file__).with_name("attention.c")
 _TORCH = "sdpa"
 
 
@@ -32,7 +32,7 @@ def use_step_attention(model: Any) -> bool:
     """Let a model on a CPU attend so where it attends by torch's; whether it does."""
     if model.device.type != "cpu" or model.config._attn_implementation != _TORCH:
         return False
-    if _kernel(model.dtype) is None:
+    if attention_kernel(model.dtype) is None:
         return False
     AttentionInterface.register(NAME, step_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -54,7 +54,7 @@ def step_attention(
 
     More than one query a row, and all else that the kernel does not know, is torch's.
     """
-    kernel = _kernel(query.dtype) if _fits(query, key, value, attention_mask) else None
+    kernel = attention_kernel(query.dtype) if _fits(query, key, value, attention_mask) else None
     if kernel is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
@@ -88,7 +88,8 @@ def step_attention(
 
 
 @functools.cache
-def _kernel(dtype: torch.dtype) -> Callable[..., None] | None:
+def attention_kernel(dtype: torch.dtype) -> Callable[..., None] | None:
+    """The function of attention.c; None where it cannot be had."""
     found = library(_SOURCE, dtype)
     if found is None:
         return None

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raylora.engine.few_rows import MOST_ROWS, use_few_rows
+from raylora.engine.step.few_rows import MOST_ROWS, use_few_rows
 from raylora.lora.devices import cpu_flags
 from raylora.lora.narrow import narrow
 
@@ -156,5 +156,5 @@ def test_a_model_is_changed_once() -> None:
 def test_a_processor_without_the_instructions_has_none(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, flag: str
 ) -> None:
-    monkeypatch.setattr("raylora.engine.few_rows.cpu_flags", lambda: frozenset({flag}))
+    monkeypatch.setattr("raylora.engine.step.few_rows.cpu_flags", lambda: frozenset({flag}))
     assert use_few_rows(nn.Linear(64, 8).to(dtype)) == 0

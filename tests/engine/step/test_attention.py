@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from raylora.engine.step_attention import NAME, step_attention, use_step_attention
+from raylora.engine.step.attention import NAME, step_attention, use_step_attention
 
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler"

@@ -1,0 +1,37 @@
+/* Rotary positions (Su et al., 2021) of a step's queries and keys, and the cache's new column.
+ * Roundings are where torch makes them: after each of its operations.
+ */
+#include "scalar.h"
+
+/* cos and sin [size] of the row's position. out may be x. */
+static inline void rotate(const scalar *x, const scalar *cos, const scalar *sin, int64_t size,
+                          scalar *out)
+{
+    int64_t half = size / 2;
+    for (int64_t i = 0; i < half; i++) {
+        float low = wide(x[i]), high = wide(x[half + i]);
+        float turned = wide(narrow(-high * wide(sin[i])));
+        float other = wide(narrow(low * wide(sin[half + i])));
+        out[i] = narrow(wide(narrow(low * wide(cos[i]))) + turned);
+        out[half + i] = narrow(wide(narrow(high * wide(cos[half + i]))) + other);
+    }
+}
+
+/* Rotates q [rows, heads, size] in place, and k [rows, kv_heads, size] into a column of keys; v
+ * goes into that of values. Keys and values are [rows, kv_heads, columns, size], whose rows and
+ * heads are row_stride and head_stride elements apart; cos and sin [rows, size]. */
+void rotate_and_keep(scalar *q, const scalar *k, const scalar *v, const scalar *cos,
+                     const scalar *sin, scalar *keys, scalar *values, int64_t row_stride,
+                     int64_t head_stride, int64_t column, int64_t rows, int64_t heads,
+                     int64_t kv_heads, int64_t size)
+{
+    for (int64_t row = 0; row < rows; row++, cos += size, sin += size) {
+        for (int64_t head = 0; head < heads; head++, q += size)
+            rotate(q, cos, sin, size, q);
+        for (int64_t head = 0; head < kv_heads; head++, k += size, v += size) {
+            int64_t place = row * row_stride + head * head_stride + column * size;
+            rotate(k, cos, sin, size, keys + place);
+            memcpy(values + place, v, size * sizeof *v);
+        }
+    }
+}
