@@ -47,6 +47,19 @@ dots(const scalar *const *x, int rows, const scalar *w, int64_t width, const sca
     return sums_of_16(sums);
 }
 
+/* The same for any number of rows of x up to 4. */
+static inline __attribute__((always_inline)) __m512
+dots_of_some(const scalar *const *x, int64_t rows, const scalar *w, int64_t width,
+             const scalar *ahead)
+{
+    switch (rows) {
+    case 1: return dots(x, 1, w, width, ahead);
+    case 2: return dots(x, 2, w, width, ahead);
+    case 3: return dots(x, 3, w, width, ahead);
+    default: return ahead ? dots(x, 4, w, width, ahead) : dots(x, 4, w, width, 0);
+    }
+}
+
 /* The sums in bf16, 4 to each of the rows of `out`. */
 static inline void dots_store(__m512 sums, scalar *const *out, int rows)
 {

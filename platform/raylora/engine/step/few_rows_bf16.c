@@ -1,8 +1,7 @@
 /* y = x W' + b for a few rows of x in bf16, W as it lies in the model.
  *
- * A step is bound by reading W once. Torch's product rearranges it at every call, which pays where
- * many rows share that. Here all rows of x meet 4 rows of W while these are in the first cache. Sums are fp32 and rounded once, and
- * those of a row do not depend on how many rows there are.
+ * As few_rows.c, by the instructions for bf16. Sums are fp32 and rounded once, and those of a row
+ * do not depend on how many rows there are.
  */
 #include "dots.h"
 
@@ -25,11 +24,7 @@ void linear(const scalar *x, const scalar *w, const float *bias, scalar *out, in
                 from[i] = x + (row + i) * width;
                 to[i] = out + (row + i) * outputs + n;
             }
-            __m512 sums = wanted == 4 && ahead ? dots(from, 4, here, width, ahead)
-                          : wanted == 4        ? dots(from, 4, here, width, 0)
-                          : wanted == 3 ? dots(from, 3, here, width, ahead)
-                          : wanted == 2 ? dots(from, 2, here, width, ahead)
-                                        : dots(from, 1, here, width, ahead);
+            __m512 sums = dots_of_some(from, wanted, here, width, ahead);
             if (bias)
                 sums = _mm512_add_ps(sums, _mm512_broadcast_f32x4(_mm_loadu_ps(bias + n)));
             dots_store(sums, to, (int)wanted);

@@ -21,10 +21,7 @@ void shrink(const struct batch *batch, const scalar *x, int64_t x_stride, const 
                     from[i] = x + batch->rows[k + i] * x_stride;
                     to[i] = products + (k + i) * ranks + j;
                 }
-                __m512 sums = wanted == 4   ? dots(from, 4, here, width, ahead)
-                              : wanted == 3 ? dots(from, 3, here, width, ahead)
-                              : wanted == 2 ? dots(from, 2, here, width, ahead)
-                                            : dots(from, 1, here, width, ahead);
+                __m512 sums = dots_of_some(from, wanted, here, width, ahead);
                 dots_store(sums, to, (int)wanted);
             }
         }
