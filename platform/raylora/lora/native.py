@@ -21,7 +21,11 @@ import torch
 
 from raylora.config.places import cache
 
-_FORMATS = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
+_FORMATS = {
+    (torch.float32, torch.float32): (),
+    (torch.bfloat16, torch.bfloat16): ("-DBF16",),
+    (torch.float32, torch.bfloat16): ("-DSTORED_BF16",),
+}
 _FLAGS = (
     *("-O3", "-march=native", "-fPIC", "-shared"),
     # Sums may be reordered, or they are not vectorised. Infinities and NaNs stay what they are.
@@ -42,20 +46,26 @@ class Call(NamedTuple):
 
 
 @functools.cache
-def library(source: Path, dtype: torch.dtype) -> ctypes.CDLL | None:
+def library(
+    source: Path, dtype: torch.dtype, *, stored: torch.dtype | None = None
+) -> ctypes.CDLL | None:
     """A C file for tensors of this format on the CPU; None where it cannot be had.
+
+    stored: the format of those that are only read, where it is another: bf16 beside fp32.
 
     The source may include scalar.h, which says what a scalar is, sums.h where the processor has
     AVX2, dots.h where it has AVX512-BF16, and headers beside it.
     """
     compiler = shutil.which(os.environ.get("CC", "cc"))
-    if dtype not in _FORMATS or compiler is None:
+    formats = (dtype, stored or dtype)
+    if formats not in _FORMATS or compiler is None:
         return None
-    name = f"{_identity(compiler, source)}-{str(dtype).removeprefix('torch.')}.so"
+    shown = "-".join(str(each).removeprefix("torch.") for each in dict.fromkeys(formats))
+    name = f"{_identity(compiler, source)}-{shown}.so"
     made = cache() / "kernels" / name
     try:
         if not made.exists():
-            _compile(compiler, source, made, _FORMATS[dtype])
+            _compile(compiler, source, made, _FORMATS[formats])
         return ctypes.CDLL(str(made))
     except (OSError, subprocess.SubprocessError) as error:
         _log.info("%s is left to torch: %s", source.stem, error)

@@ -1,4 +1,5 @@
-/* The numbers of a tensor, in 16 bits where BF16 is defined, and e^x. */
+/* The numbers of a tensor, in 16 bits where BF16 is defined; of one that is kept in 16 bits where
+ * STORED_BF16 is; and e^x. */
 #ifndef SCALAR_H
 #define SCALAR_H
 
@@ -6,16 +7,18 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifdef BF16
-typedef uint16_t scalar;
-
-static inline float wide(scalar value)
+static inline float wide_bf16(uint16_t value)
 {
     uint32_t bits = (uint32_t)value << 16;
     float result;
     memcpy(&result, &bits, sizeof result);
     return result;
 }
+
+#ifdef BF16
+typedef uint16_t scalar;
+
+static inline float wide(scalar value) { return wide_bf16(value); }
 
 /* To the nearest, ties to even; what is no number stays none. */
 static inline scalar narrow(float value)
@@ -29,6 +32,16 @@ typedef float scalar;
 
 static inline float wide(scalar value) { return value; }
 static inline scalar narrow(float value) { return value; }
+#endif
+
+#ifdef STORED_BF16
+typedef uint16_t stored;
+
+static inline float wide_stored(stored value) { return wide_bf16(value); }
+#else
+typedef scalar stored;
+
+static inline float wide_stored(stored value) { return wide(value); }
 #endif
 
 /* e^x for x <= 0, to 2 units of the last place; the C library's is one number at a time. Cephes'

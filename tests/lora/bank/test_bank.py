@@ -15,6 +15,7 @@ from transformers import LlamaForCausalLM
 from raylora.config.model_spec import DType, ModelSource, ModelSpec, Quantization
 from raylora.lora import manifest
 from raylora.lora.bank.bank import Bank
+from raylora.lora.bank.kernel import load
 from raylora.lora.bank.layout import Layouts, Weights
 from raylora.lora.bank.plan import Plan
 from raylora.lora.bank.stacks import Stacks
@@ -29,7 +30,7 @@ KEYS = ["a", None, "b", "a", "c", None, "d"]
 def _products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a C compiler, and without."""
     if request.param == "torch":
-        monkeypatch.setattr("raylora.lora.bank.plan.load", lambda dtype: None)
+        monkeypatch.setattr("raylora.lora.bank.plan.load", lambda *formats: None)
 
 
 def peft_of(model: Any, adapters: Adapters) -> PeftModel:
@@ -60,6 +61,13 @@ def solo(model: PeftModel, forced: Tensor | None = None) -> tuple[Tensor, Tensor
     return torch.cat([tokens for tokens, _ in rows]), torch.cat([logits for _, logits in rows])
 
 
+def in_bf16(directory: Path) -> None:
+    """Write an adapter's numbers anew in bf16."""
+    stored = {name: t.bfloat16() for name, t in load_file(directory / WEIGHTS).items()}
+    save_file(stored, directory / WEIGHTS, metadata={"format": "pt"})
+    manifest.write(directory, {"base": {"id": "tiny", "revision": "rev-1"}})
+
+
 def test_fp32_gives_the_tokens_of_peft_alone(tiny_model, adapters) -> None:
     bank = bank_of(tiny_model, adapters)
     tokens, logits = generate(with_bank(tiny_model, bank, KEYS), PROMPTS)
@@ -69,6 +77,27 @@ def test_fp32_gives_the_tokens_of_peft_alone(tiny_model, adapters) -> None:
     assert torch.equal(tokens, peft_tokens)
     assert (logits - peft_logits).abs().max() < 1e-5
     assert not torch.equal(wrong, peft_tokens)  # the comparison does tell adapters apart
+
+
+def test_files_in_bf16_are_left_so_beside_others_and_compute_in_fp32(
+    tiny_model, make_adapter
+) -> None:
+    same_layout = {"a": {"lora_alpha": 8}, "b": {"lora_alpha": 6}}
+    other = {"c": {"r": 1, "target_modules": ("q_proj",)}, "d": {"r": 8}}
+    adapters = {
+        key: make_adapter(key, seed=seed, **fields)
+        for seed, (key, fields) in enumerate((same_layout | other).items())
+    }
+    in_bf16(adapters["a"])
+    in_bf16(adapters["d"])
+    bank = bank_of(tiny_model, adapters)
+    sizes = {key: bank_of(tiny_model, {key: adapters[key]}).bytes for key in ("a", "b")}
+    assert sizes["b"] == (2 * sizes["a"] if load(torch.float32, torch.bfloat16) else sizes["a"])
+    tokens, logits = generate(with_bank(tiny_model, bank, KEYS), PROMPTS)
+    bank.close()
+    peft_tokens, peft_logits = solo(peft_of(tiny_model, adapters))
+    assert torch.equal(tokens, peft_tokens)
+    assert (logits - peft_logits).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("quantization", list(Quantization))

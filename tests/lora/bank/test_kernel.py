@@ -48,34 +48,41 @@ def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     kernel.load.cache_clear()
 
 
-def loaded(dtype: torch.dtype) -> Kernel:
-    found = kernel.load(dtype)
+def loaded(dtype: torch.dtype, stored: torch.dtype | None = None) -> Kernel:
+    found = kernel.load(dtype, stored or dtype)
     assert found is not None
     return found
 
 
 @needs_compiler
 @pytest.mark.usefixtures("processor")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("dtype", "stored"),
+    [
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.float32, torch.bfloat16),
+    ],
+)
 @pytest.mark.parametrize(("keys", "batch"), MIXTURES)
 def test_each_row_gets_what_torch_gives_it(
-    keys: list[str | None], batch: int, dtype: torch.dtype
+    keys: list[str | None], batch: int, dtype: torch.dtype, stored: torch.dtype
 ) -> None:
     layout = Layouts(SHAPES).of(tuple(SHAPES), 8)
     made = {
-        "a": adapter(layout, 1, dtype, 1),
-        "b": adapter(layout, 2, dtype, 0.7),
-        "c": adapter(layout, 3, dtype, 1),
+        "a": adapter(layout, 1, stored, 1),
+        "b": adapter(layout, 2, stored, 0.7),
+        "c": adapter(layout, 3, stored, 1),
     }
     rows: dict[str, list[int]] = {}
     for row, key in enumerate(keys):
         if key is not None:
             rows.setdefault(key, []).append(row)
-    stack = Stack(layout, dtype, CPU)
+    stack = Stack(layout, dtype, CPU, stored=stored)
     stack.hold({"c": made["c"]})  # whoever comes later stands in another order
     held = {key: made[key] for key in rows}
     stack.hold_together(held)
-    compiled = Compiled(loaded(dtype), stack, rows, held)
+    compiled = Compiled(loaded(dtype, stored), stack, rows, held)
     batched = Batched(stack, rows, held, batch)
     inputs = {
         width: torch.randn(batch, 1, width, generator=torch.Generator().manual_seed(9)).to(dtype)
@@ -118,4 +125,5 @@ def same(found: Tensor, expected: Tensor) -> bool:
 
 
 def test_other_number_formats_have_none() -> None:
-    assert kernel.load(torch.float16) is None
+    assert kernel.load(torch.float16, torch.float16) is None
+    assert kernel.load(torch.bfloat16, torch.float32) is None

@@ -47,7 +47,7 @@ static inline void add_sums(const vector *each, int first, float *sums)
  * rows `ahead` are fetched. */
 static inline __attribute__((always_inline)) void
 add_dots(const float *x, int rows, const float *w, int64_t step, int64_t width, int64_t count,
-         const scalar *ahead, int fetched, float *sums)
+         const stored *ahead, int fetched, float *sums)
 {
     for (int first = 0; first < TOGETHER; first += AT_ONCE) {
         vector each[TOGETHER * AT_ONCE];
@@ -75,10 +75,10 @@ add_dots(const float *x, int rows, const float *w, int64_t step, int64_t width, 
     }
 }
 
-#ifdef BF16
+#ifdef STORED_BF16
 /* 4 rows of W in fp32, PIECE apart. `ahead` is NULL or rows that are fetched. */
 static inline __attribute__((always_inline)) void
-widen(const scalar *w, int64_t width, int64_t count, const scalar *ahead, float *whole)
+widen(const stored *w, int64_t width, int64_t count, const stored *ahead, float *whole)
 {
     for (int j = 0; j < TOGETHER; j++) {
         int64_t k = 0;
@@ -90,14 +90,14 @@ widen(const scalar *w, int64_t width, int64_t count, const scalar *ahead, float 
                 (vector)(__builtin_convertvector(bits, wholes) << 16);
         }
         for (; k < count; k++)
-            whole[j * PIECE + k] = wide(w[j * width + k]);
+            whole[j * PIECE + k] = wide_stored(w[j * width + k]);
     }
 }
 #endif
 
 /* out [rows, outputs] for x [rows, width], W [outputs, width] and bias [outputs] or NULL. outputs
  * is a multiple of 4, rows are at most 64. */
-void linear(const float *x, const scalar *w, const float *bias, float *out, int64_t rows,
+void linear(const float *x, const stored *w, const float *bias, float *out, int64_t rows,
             int64_t outputs, int64_t width, int threads)
 {
     int beside = rows >= FETCH_BESIDE;
@@ -106,8 +106,8 @@ void linear(const float *x, const scalar *w, const float *bias, float *out, int6
         float sums[MOST_ROWS * TOGETHER] = {0};
         for (int64_t k = 0; k < width; k += PIECE) {
             int64_t count = width - k < PIECE ? width - k : PIECE;
-            const scalar *here = w + n * width + k, *ahead = here + AHEAD * width;
-#ifdef BF16
+            const stored *here = w + n * width + k, *ahead = here + AHEAD * width;
+#ifdef STORED_BF16
             float own[TOGETHER * PIECE];
             int64_t step = PIECE;
             int fetched = beside;

@@ -60,10 +60,10 @@ def _fits(layer: Any) -> bool:
 def _forward_of(layer: Any) -> "FewRows | None":
     flags, stored = cpu_flags(), layer.weight.dtype
     if type(layer) is NarrowLinear or stored is torch.float32:
-        linear = _linear(_FP32, stored) if AVX2 in flags else None
+        linear = _linear(_FP32, torch.float32, stored) if AVX2 in flags else None
         dtype, most = torch.float32, MOST_ROWS if AVX512 in flags else MOST_BY_HALVES
     else:
-        linear = _linear(_BF16, stored) if BF16_DOTS in flags else None
+        linear = _linear(_BF16, stored, stored) if BF16_DOTS in flags else None
         dtype, most = stored, MOST_BESIDE_MATRIX_UNITS if BF16_TILES in flags else MOST_ROWS
     if linear is None:
         return None
@@ -71,8 +71,8 @@ def _forward_of(layer: Any) -> "FewRows | None":
 
 
 @functools.cache
-def _linear(source: Path, stored: torch.dtype) -> Callable[..., None] | None:
-    found = library(source, stored)
+def _linear(source: Path, dtype: torch.dtype, stored: torch.dtype) -> Callable[..., None] | None:
+    found = library(source, dtype, stored=stored)
     if found is None:
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64

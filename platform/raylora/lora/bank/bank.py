@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from raylora.errors import InvalidAdapter, NotFound, RayloraError
 from raylora.lora import adapter_config
+from raylora.lora.bank import kernel
 from raylora.lora.bank.eviction import Held, Tier, victims
 from raylora.lora.bank.layout import Weights
 from raylora.lora.bank.plan import Plan
@@ -53,7 +54,14 @@ class Bank:
         """
         shapes = linear_shapes(model)
         dtype, device = compute_dtype(model), model.device
-        self._reader = Reader(shapes, dtype, base_revision, max_r, pinned=device.type == "cuda")
+        self._reader = Reader(
+            shapes,
+            dtype,
+            base_revision,
+            max_r,
+            pinned=device.type == "cuda",
+            leave_bf16=device.type == "cpu" and kernel.load(dtype, torch.bfloat16) is not None,
+        )
         self._max_adapters = max_adapters
         self._max_bytes = max_bytes
         self._adapters: OrderedDict[str, Weights] = OrderedDict()
@@ -103,10 +111,6 @@ class Bank:
         """
         self._require(key)
         return self._stamps[key]
-
-    def size_of(self, directory: Path) -> int:
-        """Bytes of host memory that an adapter will take, by its header. Raises InvalidAdapter."""
-        return self._reader.size_of(directory)
 
     def add(self, key: str, directory: Path, *, manifest_required: bool = True) -> AdapterFacts:
         """Check an adapter directory and load it. InvalidAdapter leaves the bank as it was."""

@@ -93,12 +93,15 @@ def expand(
 
 
 @functools.cache
-def load(dtype: torch.dtype) -> Kernel | None:
-    """The kernel for tensors of this format on the CPU; None where it cannot be had."""
+def load(dtype: torch.dtype, stored: torch.dtype) -> Kernel | None:
+    """The kernel for rows of a format on the CPU, and adapters kept in another that fits into it.
+
+    None where it cannot be had.
+    """
     found = None
     if dtype is torch.bfloat16 and BF16_DOTS in cpu_flags():
         found = library(_DOTS, dtype)
-    found = found or library(_ANY, dtype)
+    found = found or library(_ANY, dtype, stored=stored)
     return None if found is None else Kernel(found)
 
 

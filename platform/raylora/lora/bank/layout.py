@@ -91,10 +91,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class Weights:
-    """One adapter in memory, in the base's compute dtype; what its ranks leave free is zero."""
+    """One adapter in memory; what its ranks leave free is zero."""
 
     layout: Layout
     flat: Tensor
+    """In the base's compute dtype, or in bf16 where that holds the same numbers."""
     ranks: Mapping[str, int]
     """Layer to the rank of its A and B."""
     scales: Mapping[str, float]

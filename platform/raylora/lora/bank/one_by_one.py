@@ -30,7 +30,7 @@ class OneByOne:
             a = self._stack.a[layer][slot, self._stack.layout.rows(layer, rank)]
             b = self._stack.b[layer][slot, :rank]
             taken = x[rows] if isinstance(rows, slice) else x.index_select(0, rows)
-            delta = functional.linear(taken, a) @ b
+            delta = functional.linear(taken, a.to(x.dtype)) @ b.to(x.dtype)
             if layer in weights.scales:
                 delta *= weights.scales[layer]
             if isinstance(rows, slice):

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from raylora.lora.bank.batched import Batched, waste
@@ -47,13 +48,15 @@ class Plan:
     ) -> None:
         self.adapters = adapters
         self._rows = len(keys)
-        members: dict[Layout, dict[str, list[int]]] = {}
+        members: dict[tuple[Layout, torch.dtype], dict[str, list[int]]] = {}
         for row, key in enumerate(keys):
             if key is not None:
-                members.setdefault(adapters[key].layout, {}).setdefault(key, []).append(row)
+                weights = adapters[key]
+                kind = weights.layout, weights.flat.dtype
+                members.setdefault(kind, {}).setdefault(key, []).append(row)
         self._shares = [
-            _Share(stacks.of(layout), rows, {key: adapters[key] for key in rows}, len(keys))
-            for layout, rows in members.items()
+            _Share(stacks.of(*kind), rows, {key: adapters[key] for key in rows}, len(keys))
+            for kind, rows in members.items()
         ]
         self.layers = frozenset(layer for share in self._shares for layer in share.layout.shapes)
         """Layers that any of the adapters changes."""
@@ -98,7 +101,7 @@ class Plan:
 
 @dataclass
 class _Share:
-    """The rows of a mixture whose adapters have one layout."""
+    """The rows of a mixture whose adapters have one layout and format."""
 
     stack: Stack
     rows: Mapping[str, Sequence[int]]
@@ -135,7 +138,8 @@ class _Share:
 
     def _for_step(self) -> Products:
         self.stack.hold_together(self.adapters)
-        kernel = load(self.stack.dtype) if self.stack.device.type == "cpu" else None
+        on_cpu = self.stack.device.type == "cpu"
+        kernel = load(self.stack.dtype, self.stack.stored) if on_cpu else None
         if kernel is not None:
             return Compiled(kernel, self.stack, self.rows, self.adapters)
         return Batched(self.stack, self.rows, self.adapters, self.batch)

@@ -29,7 +29,7 @@ class Prepared:
 
 
 class Reader:
-    """Reads adapters of one base into its compute dtype."""
+    """Reads adapters of one base into its compute dtype, or leaves them in bf16."""
 
     def __init__(
         self,
@@ -39,19 +39,19 @@ class Reader:
         max_r: int,
         *,
         pinned: bool,
+        leave_bf16: bool,
     ) -> None:
-        """`pinned` memory can be copied to a GPU without a wait."""
+        """`pinned` memory can be copied to a GPU without a wait.
+
+        leave_bf16: of a file in bf16 every number is left as it is, where the dtype is fp32.
+        """
         self._shapes = shapes
         self._dtype = dtype
         self._base_revision = base_revision
         self._max_r = max_r
         self._pinned = pinned
+        self._leave_bf16 = leave_bf16
         self._layouts = Layouts(shapes)
-
-    def size_of(self, directory: Path) -> int:
-        """Bytes that the weights will take; of the directory only the config is read."""
-        config = adapter_config.read(directory / CONFIG)
-        return self._layout(config).size * self._dtype.itemsize
 
     def read(self, directory: Path, *, manifest_required: bool) -> Prepared:
         """Check and load. Raises InvalidAdapter; a weight is read twice, once for its hash."""
@@ -69,10 +69,11 @@ class Reader:
 
     def _weights(self, directory: Path, config: AdapterConfig) -> Weights:
         layout = self._layout(config)
-        flat = torch.zeros(layout.size, dtype=self._dtype, pin_memory=self._pinned)
+        tensors = mapped(directory / WEIGHTS)
+        dtype = self._kept({tensor.dtype for tensor in tensors.values()})
+        flat = torch.zeros(layout.size, dtype=dtype, pin_memory=self._pinned)
         ranks = {layer: config.rank(layer) for layer in layout.shapes}
         scales: dict[str, float] = {}
-        tensors = mapped(directory / WEIGHTS)
         for layer, rank in ranks.items():
             key_a, key_b = integrity.names(layer)
             power, scale = _split(config.scale(layer))
@@ -95,6 +96,10 @@ class Reader:
             finite = map(integrity.is_finite, (layout.a(flat, layer), layout.b(flat, layer)))
             if not all(finite):
                 raise InvalidAdapter(f"{directory}: {layer} overflows in {self._dtype}")
+
+    def _kept(self, found: set[torch.dtype]) -> torch.dtype:
+        """What an adapter is kept in whose file has these formats."""
+        return torch.bfloat16 if self._leave_bf16 and found == {torch.bfloat16} else self._dtype
 
     def _layout(self, config: AdapterConfig) -> Layout:
         layers = tuple(filter(config.targets, self._shapes))

@@ -1,4 +1,4 @@
-"""The device tier: adapters of the running batch side by side, a stack for each layout."""
+"""The device tier: adapters of the running batch side by side, by layout and number format."""
 
 from collections.abc import Mapping
 
@@ -13,12 +13,21 @@ from raylora.lora.bank.slots import SlotTable
 class Stack:
     """Adapters of one layout in slots of one tensor, and views of it for each layer."""
 
-    def __init__(self, layout: Layout, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        stored: torch.dtype | None = None,
+    ) -> None:
+        """For rows of `dtype`; `stored` is that of the adapters, where it is another."""
         self.layout = layout
         self.dtype = dtype
+        self.stored = stored or dtype
         self.device = device
         self.table = SlotTable()
-        self._flat = torch.zeros(0, layout.size, dtype=dtype, device=device)
+        self._flat = torch.zeros(0, layout.size, dtype=self.stored, device=device)
         self.a: Mapping[str, Tensor] = {}
         """Layer to A of its whole group, [slots, rank * layers, in]."""
         self.b: Mapping[str, Tensor] = {}
@@ -47,7 +56,7 @@ class Stack:
         # Zeros: slots that no adapter has written yet are multiplied too and must be finite.
         shape = (self.table.capacity, self.layout.size)
         if self.device.type == "cpu":
-            larger = huge_pages.zeros(*shape, dtype=self.dtype)
+            larger = huge_pages.zeros(*shape, dtype=self.stored)
         else:
             larger = self._flat.new_zeros(shape)
         larger[: self._flat.shape[0]] = self._flat
@@ -63,18 +72,19 @@ class Stacks:
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self._dtype = dtype
         self.device = device
-        self._stacks: dict[Layout, Stack] = {}
+        self._stacks: dict[tuple[Layout, torch.dtype], Stack] = {}
 
     @property
     def bytes(self) -> int:
         """Size on the device."""
         return sum(stack.bytes for stack in list(self._stacks.values()))
 
-    def of(self, layout: Layout) -> Stack:
-        """The stack of a layout."""
-        if layout not in self._stacks:
-            self._stacks[layout] = Stack(layout, self._dtype, self.device)
-        return self._stacks[layout]
+    def of(self, layout: Layout, stored: torch.dtype) -> Stack:
+        """The stack of a layout, for adapters of this format."""
+        wanted = layout, stored
+        if wanted not in self._stacks:
+            self._stacks[wanted] = Stack(layout, self._dtype, self.device, stored=stored)
+        return self._stacks[wanted]
 
     def holds(self, key: str) -> bool:
         """Whether an adapter is in a slot; on any thread."""
@@ -82,7 +92,7 @@ class Stacks:
 
     def forget(self, key: str) -> None:
         """Give up an adapter's slot, and with the last one of a layout its stack."""
-        for layout, stack in list(self._stacks.items()):
+        for kind, stack in list(self._stacks.items()):
             stack.table.forget(key)
             if not len(stack.table):
-                del self._stacks[layout]
+                del self._stacks[kind]
