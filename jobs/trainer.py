@@ -14,6 +14,7 @@ from raylora.config.workers_spec import WorkersSpec
 from raylora.errors import InsufficientResources, JobFailed, RayloraError
 from raylora.jobs.assignment import Assignment, enter
 from raylora.jobs.train.outcome import Outcome
+from raylora.jobs.waiting import Amounts, say_what_is_missing
 
 ENVIRONMENT = {
     # Seconds that Ray waits for resources that others hold, START_ATTEMPTS times.
@@ -37,13 +38,16 @@ def run_workers(assignment: Assignment, work: Work | None = None, **given: Any) 
     what the workers found wrong, or JobFailed when they were lost too often.
     """
     os.environ.update(ENVIRONMENT)
+    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 
     from raylora.jobs.lean_trainer import LeanTorchTrainer
     from raylora.jobs.memory_watch import MemoryWatch
 
     workers = assignment.spec.workers
-    _refuse_impossible(workers)
+    wanted = {name: each * workers.least for name, each in _resources(workers).items()}
+    _refuse_impossible(workers, wanted, ray.cluster_resources())
+    say_what_is_missing(wanted, ray.available_resources)
     trainer = LeanTorchTrainer(
         work or _finetune,
         train_loop_config={"assignment": assignment, **given},
@@ -99,12 +103,8 @@ def _give_back() -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-def _refuse_impossible(workers: WorkersSpec) -> None:
-    import ray
-
-    total = ray.cluster_resources()
-    for resource, each in _resources(workers).items():
-        asked = each * workers.least
+def _refuse_impossible(workers: WorkersSpec, wanted: Amounts, total: Amounts) -> None:
+    for resource, asked in wanted.items():
         if asked > total.get(resource, 0):
             raise InsufficientResources(
                 f"{workers.least} workers need {asked:g} {resource}, "

@@ -65,9 +65,7 @@ def _forward_of(layer: Any) -> "FewRows | None":
     else:
         linear = _linear(_BF16, stored, stored) if BF16_DOTS in flags else None
         dtype, most = stored, MOST_BESIDE_MATRIX_UNITS if BF16_TILES in flags else MOST_ROWS
-    if linear is None:
-        return None
-    return FewRows(layer, linear, dtype, most, None if layer.bias is None else layer.bias.float())
+    return None if linear is None else FewRows(layer, linear, dtype, most)
 
 
 @functools.cache
@@ -90,8 +88,6 @@ class FewRows:
     dtype: torch.dtype
     """Of the rows."""
     most: int
-    bias: Tensor | None
-    """In fp32."""
 
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer
@@ -100,21 +96,27 @@ class FewRows:
             return type(layer).forward(layer, x)
         x = x.contiguous()
         out = x.new_empty(*x.shape[:-1], layer.out_features)
-        self.linear(*self._args(x, out, rows))
+        bias = self._bias()
+        self.linear(*self._args(x, bias, out, rows))
         return out
 
     def call(self, x: Tensor, out: Tensor) -> Call:
         """From `x` [rows, in] to `out` [rows, out], whatever is in x by then."""
         if len(x) > self.most:
             return Call(_through, (self.layer, x, out))
-        return Call(self.linear, self._args(x, out, len(x)), (self, x, out))
+        bias = self._bias()
+        return Call(self.linear, self._args(x, bias, out, len(x)), (x, bias, out))
 
-    def _args(self, x: Tensor, out: Tensor, rows: int) -> tuple[Any, ...]:
+    def _bias(self) -> Tensor | None:
+        bias = self.layer.bias
+        return None if bias is None else bias.float()
+
+    def _args(self, x: Tensor, bias: Tensor | None, out: Tensor, rows: int) -> tuple[Any, ...]:
         layer = self.layer
         return (
             x.data_ptr(),
             layer.weight.data_ptr(),
-            None if self.bias is None else self.bias.data_ptr(),
+            None if bias is None else bias.data_ptr(),
             out.data_ptr(),
             rows,
             layer.out_features,

@@ -45,10 +45,10 @@ class StepPrograms:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._fits = fits(model)
-        self._program: _Program | None = None
+        self._program: StepProgram | None = None
         self._made_for: object = None
 
-    def of(self, cache: BatchCache, adapters: StepAdapters | None) -> "_Program | None":
+    def of(self, cache: BatchCache, adapters: StepAdapters | None) -> "StepProgram | None":
         """For the rows of a cache, and what is added to them; None where the modules are to do it.
 
         After `cache.open_column`.
@@ -61,7 +61,7 @@ class StepPrograms:
         threads = torch.get_num_threads()
         wanted = (cache.version, id(adapters), version, threads)
         if self._program is None or self._made_for != wanted:
-            self._program = _Program(self._model, cache, adapters)
+            self._program = StepProgram(self._model, cache, adapters)
             self._made_for = wanted
         return self._program
 
@@ -87,7 +87,7 @@ def fits(model: Any) -> bool:
     )
 
 
-class _Program:
+class StepProgram:
     """The calls of one batch, and its buffers."""
 
     def __init__(self, model: Any, cache: BatchCache, adapters: StepAdapters | None) -> None:
