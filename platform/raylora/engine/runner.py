@@ -123,6 +123,8 @@ class Runner:
             self._cache.leave(row)
         self._keys[row] = self._keys[-1]
         self._keys.pop()
+        if not self._keys:
+            self._programs.clear()  # it holds adapters that may leave memory now
         self._place_lengths()
 
     def clear(self) -> None:

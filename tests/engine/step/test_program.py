@@ -1,7 +1,9 @@
 """A step by its list of calls is the step by the model's modules."""
 
+import gc
 import os
 import shutil
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -181,3 +183,18 @@ def test_a_model_in_training_goes_by_its_modules() -> None:
     model = adapted.base_model.model
     Runner(model, Bank(model))
     assert not fits(model)
+
+
+def test_when_no_rows_are_left_nothing_holds_their_adapters(tmp_path) -> None:
+    make = MODELS["llama"]
+    model = make()
+    bank = Bank(model)
+    bank.add("a", adapters(make, tmp_path, torch.float32)["a0"])
+    weights = weakref.ref(bank._adapters["a"].flat)
+    runner = Runner(model, bank)
+    run(runner, ["a"] * 6)
+    for _ in range(4):
+        runner.leave(0)
+    bank.remove("a")
+    gc.collect()
+    assert weights() is None
