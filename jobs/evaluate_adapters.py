@@ -89,16 +89,10 @@ def evaluate(spec: EvaluateSpec, run_id: str, commit: str = "") -> Report:
 
 def _warn(spec: EvaluateSpec, subjects: Sequence[Subject]) -> None:
     """Of adapters that are asked through another base than they were trained on."""
-    own = spec.model.quantization.value
     for subject in subjects:
-        kept = subject.quantization
-        if kept not in (None, own):
-            emit(
-                NoticeEvent(
-                    f"{subject.label} was trained on a base with quantization {kept} and is asked "
-                    f"through one with {own}; model.quantization={kept} asks it as it was trained"
-                )
-            )
+        other = spec.model.stored_otherwise(subject.label, subject.quantization)
+        if other is not None:
+            emit(NoticeEvent(other))
 
 
 def _ask(

@@ -14,13 +14,12 @@ from ray import serve
 from raylora.cluster.events import ErrorEvent, NoticeEvent, StageEvent, emit
 from raylora.config.compose import read_resolved
 from raylora.config.key_file import read_keys
-from raylora.config.model_spec import ModelSpec
 from raylora.config.serve_spec import ServeSpec
 from raylora.errors import RayloraError, Unreachable
 from raylora.serve.application import build
 from raylora.tracking.adapters.reference import is_run
 from raylora.tracking.adapters.registry import Registry
-from raylora.tracking.adapters.version import QUANTIZATION_TAG, Version
+from raylora.tracking.adapters.version import QUANTIZATION_TAG
 from raylora.tracking.location import tracking_uri
 
 ANSWER_S = 20.0
@@ -46,7 +45,8 @@ def up(spec: ServeSpec) -> None:
     for adapter in filter(lambda adapter: not is_run(adapter), spec.adapters):
         version = Registry(tracking_uri(spec.tracking, spec.outputs)).resolve(adapter)
         emit(StageEvent("serve", f"{adapter} is {version}"))
-        if other := of_another_base(version, spec.model):
+        other = spec.model.stored_otherwise(str(version), version.tags.get(QUANTIZATION_TAG))
+        if other is not None:
             emit(NoticeEvent(other))
     emit(StageEvent("serve", f"starting {spec.name} on {spec.host}:{spec.port}"))
     # The ingress listens itself; Serve only keeps the address, for those who ask where it is.
@@ -60,17 +60,6 @@ def up(spec: ServeSpec) -> None:
         ) from error
     wait_until_healthy(spec)
     emit(StageEvent("done", f"{answering_url(spec)}/v1"))
-
-
-def of_another_base(version: Version, model: ModelSpec) -> str | None:
-    """What is to be said of a version whose base was stored otherwise; None where it was not."""
-    kept, own = version.tags.get(QUANTIZATION_TAG), model.quantization.value
-    if kept in (None, own):
-        return None
-    return (
-        f"{version} was trained on a base with quantization {kept}, and this one has {own}; "
-        f"model.quantization={kept} serves it as it was trained"
-    )
 
 
 def answering_url(spec: ServeSpec) -> str:

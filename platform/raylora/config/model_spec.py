@@ -54,6 +54,18 @@ class ModelSpec(Spec):
     max_length: int = Field(default=2048, ge=16)
     """Context length in tokens used for training and serving."""
 
+    def stored_otherwise(self, adapter: str, kept: str | None) -> str | None:
+        """What to say of an adapter that was trained on a base with another quantization.
+
+        kept: that one, None where it is not known. None where there is nothing to say.
+        """
+        if kept in (None, self.quantization.value):
+            return None
+        return (
+            f"{adapter} was trained on a base with quantization {kept}, and this one has "
+            f"{self.quantization.value}; model.quantization={kept} is what it learnt to answer on"
+        )
+
     @model_validator(mode="after")
     def _remote_code_is_pinned(self) -> "ModelSpec":
         if self.trust_remote_code and (self.source is not ModelSource.HUB or not self.revision):

@@ -1,16 +1,8 @@
-"""What `raylora serve up` says of versions that were trained on a base stored otherwise."""
-
-from datetime import UTC, datetime
+"""What is said of adapters that were trained on a base stored otherwise."""
 
 import pytest
 
 from raylora.config.model_spec import ModelSpec
-from raylora.serve.up import of_another_base
-from raylora.tracking.adapters.version import QUANTIZATION_TAG, Version
-
-
-def version(**tags: str) -> Version:
-    return Version("home", 2, "r1", "m1", "file:x", (), tags, datetime.now(UTC))
 
 
 def model(quantization: str) -> ModelSpec:
@@ -19,13 +11,12 @@ def model(quantization: str) -> ModelSpec:
 
 @pytest.mark.parametrize(("kept", "own"), [("nf4", "nf4"), ("none", "none"), (None, "nf4")])
 def test_nothing_where_it_is_the_same_or_not_known(kept: str | None, own: str) -> None:
-    tags = {} if kept is None else {QUANTIZATION_TAG: kept}
-    assert of_another_base(version(**tags), model(own)) is None
+    assert model(own).stored_otherwise("home@2", kept) is None
 
 
 @pytest.mark.parametrize(("kept", "own"), [("nf4", "none"), ("none", "nf4")])
 def test_another_one_is_named_with_what_to_write(kept: str, own: str) -> None:
-    said = of_another_base(version(**{QUANTIZATION_TAG: kept}), model(own))
+    said = model(own).stored_otherwise("home@2", kept)
     assert said is not None
-    assert "home@2" in said
+    assert said.startswith(f"home@2 was trained on a base with quantization {kept}")
     assert f"model.quantization={kept}" in said
