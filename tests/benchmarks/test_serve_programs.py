@@ -14,6 +14,7 @@ from benchmarks.serve.isolation import Case, Pair
 
 from raylora.config.model_spec import DType, Quantization
 from raylora.lora.adapter_config import WEIGHTS
+from raylora.lora.bank.kernel import load
 from raylora.lora.base import load_tokenizer
 from raylora.lora.sources import LocalModel
 
@@ -36,7 +37,8 @@ def adapters(tmp_path: Path, base: Base) -> dict[str, Path]:
 def test_our_engine_does_what_it_is_told(base: Base, adapters: dict[str, Path], tmp_path: Path):
     more = many(tmp_path / "many", list(adapters.values()), 3)
     budget = sum((path / WEIGHTS).stat().st_size for path in adapters.values())
-    budget *= 2 if dtype() == "fp32" else 1
+    if dtype() == "fp32" and load(torch.float32, torch.bfloat16) is None:
+        budget *= 2  # without a compiler files in bf16 are not left so
     given = {"arrivals": [0.0, 0.05, 0.1], "prompts": PROMPTS, "new_tokens": [3, 5, 4]}
     with ours(base.path, threads=1, adapters=adapters, batch=2, max_bytes=budget) as engine:
         assert engine.rate(WORK) > 0
