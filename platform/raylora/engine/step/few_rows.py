@@ -103,7 +103,7 @@ class FewRows:
     def call(self, x: Tensor, out: Tensor) -> Call:
         """From `x` [rows, in] to `out` [rows, out], whatever is in x by then."""
         if len(x) > self.most:
-            return Call(_through, (self.layer, x, out))
+            return Call(by_itself, (self.layer, x, out))
         bias = self._bias()
         return Call(self.linear, self._args(x, bias, out, len(x)), (x, bias, out))
 
@@ -125,5 +125,6 @@ class FewRows:
         )
 
 
-def _through(layer: Any, x: Tensor, out: Tensor) -> None:
+def by_itself(layer: Any, x: Tensor, out: Tensor) -> None:
+    """From `x` [rows, in] to `out` [rows, out] by the layer's own product, without its hooks."""
     out.copy_(type(layer).forward(layer, x))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from raylora.engine.cache import BatchCache
 from raylora.engine.step.attention import NAME, attention_kernel
-from raylora.engine.step.few_rows import FewRows
+from raylora.engine.step.few_rows import FewRows, by_itself
 from raylora.engine.step.pointwise import Gate, Norm
 from raylora.lora.narrow import NarrowLinear
 from raylora.lora.native import Call, library
@@ -197,7 +197,7 @@ def _linear(layer: Any, x: Tensor, out: Tensor) -> Call:
     own = vars(layer).get("forward")
     if own is not None:
         return own.call(x, out)
-    return Call(lambda: out.copy_(type(layer).forward(layer, x)), ())
+    return Call(by_itself, (layer, x, out))
 
 
 def _layer_fits(layer: Any) -> bool:
