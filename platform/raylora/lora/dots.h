@@ -12,10 +12,13 @@
 
 #define DOTS_ROWS 4
 
-/* w's rows j, j + 1 ... with x's rows: sum [4 i + j] is that of x[i] and w + j * width. `ahead` is
- * NULL or what will be w: a processor fetches ahead within 4 KB, and the pieces here are shorter. */
+/* w's rows j, j + 1 ... with x's rows: sum [4 i + j] is that of x[i] and w + j * width.
+ *
+ * So many rows at `ahead` are fetched meanwhile, for a processor does so within 4 KB, and the pieces
+ * here are shorter. Into the second cache: more may be on their way there than to the first. */
 static inline __attribute__((always_inline)) __m512
-dots(const scalar *const *x, int rows, const scalar *w, int64_t width, const scalar *ahead)
+dots(const scalar *const *x, int rows, const scalar *w, int64_t width, const scalar *ahead,
+     int fetched)
 {
     __m512 sums[4 * DOTS_ROWS];
     for (int i = 0; i < 4 * DOTS_ROWS; i++)
@@ -23,11 +26,10 @@ dots(const scalar *const *x, int rows, const scalar *w, int64_t width, const sca
     int64_t k = 0;
     for (; k + 32 <= width; k += 32) {
         __m512bh own[4];
-        for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < 4; j++)
             own[j] = (__m512bh)_mm512_loadu_si512(w + j * width + k);
-            if (ahead)
-                _mm_prefetch((const char *)(ahead + j * width + k), _MM_HINT_T0);
-        }
+        for (int j = 0; j < fetched; j++)
+            _mm_prefetch((const char *)(ahead + j * width + k), _MM_HINT_T1);
         for (int i = 0; i < rows; i++) {
             __m512bh other = (__m512bh)_mm512_loadu_si512(x[i] + k);
             for (int j = 0; j < 4; j++)
@@ -47,16 +49,29 @@ dots(const scalar *const *x, int rows, const scalar *w, int64_t width, const sca
     return sums_of_16(sums);
 }
 
-/* The same for any number of rows of x up to 4. */
+static inline __attribute__((always_inline)) __m512
+dots_fetching(const scalar *const *x, int rows, const scalar *w, int64_t width,
+              const scalar *ahead, int fetched)
+{
+    switch (fetched) {
+    case 0: return dots(x, rows, w, width, ahead, 0);
+    case 1: return dots(x, rows, w, width, ahead, 1);
+    case 2: return dots(x, rows, w, width, ahead, 2);
+    default: return dots(x, rows, w, width, ahead, 4);
+    }
+}
+
+/* The same for any number of rows of x up to 4, and of rows fetched of 0, 1, 2 and 4: each has its
+ * own loop. */
 static inline __attribute__((always_inline)) __m512
 dots_of_some(const scalar *const *x, int64_t rows, const scalar *w, int64_t width,
-             const scalar *ahead)
+             const scalar *ahead, int fetched)
 {
     switch (rows) {
-    case 1: return dots(x, 1, w, width, ahead);
-    case 2: return dots(x, 2, w, width, ahead);
-    case 3: return dots(x, 3, w, width, ahead);
-    default: return ahead ? dots(x, 4, w, width, ahead) : dots(x, 4, w, width, 0);
+    case 1: return dots_fetching(x, 1, w, width, ahead, fetched);
+    case 2: return dots_fetching(x, 2, w, width, ahead, fetched);
+    case 3: return dots_fetching(x, 3, w, width, ahead, fetched);
+    default: return dots_fetching(x, 4, w, width, ahead, fetched);
     }
 }
 

@@ -6,7 +6,7 @@ torch and so, for 1, 16 and 64 rows:
     fp32, Intel Xeon, AVX-512                 37 -> 37    92 -> 55    168 -> 143
     fp32, the same, weights kept in bf16      37 -> 26    92 -> 47    168 -> 132
     fp32, the same, held to AVX2              38 -> 34   116 -> 94
-    bf16, AMD EPYC (Zen 4), AVX512-BF16       34 -> 23    53 -> 40    111 -> 101
+    bf16, AMD EPYC (Zen 4), AVX512-BF16       36 -> 15    53 -> 30    113 -> 100
 """
 
 import ctypes

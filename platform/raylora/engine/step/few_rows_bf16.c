@@ -13,10 +13,13 @@
 void linear(const scalar *x, const scalar *w, const float *bias, scalar *out, int64_t rows,
             int64_t outputs, int64_t width, int threads)
 {
+    /* Evenly over the products, or memory rests during the later ones. */
+    int beside = rows < 2 * DOTS_ROWS ? 4 : rows < 4 * DOTS_ROWS ? 2 : 1;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t n = 0; n < outputs; n += 4) {
         const scalar *here = w + n * width, *ahead = here + AHEAD * width;
-        for (int64_t row = 0; row < rows; row += DOTS_ROWS, ahead = 0) {
+        int fetched = beside;
+        for (int64_t row = 0; row < rows; row += DOTS_ROWS) {
             int64_t wanted = rows - row < DOTS_ROWS ? rows - row : DOTS_ROWS;
             const scalar *from[DOTS_ROWS];
             scalar *to[DOTS_ROWS];
@@ -24,7 +27,10 @@ void linear(const scalar *x, const scalar *w, const float *bias, scalar *out, in
                 from[i] = x + (row + i) * width;
                 to[i] = out + (row + i) * outputs + n;
             }
-            __m512 sums = dots_of_some(from, wanted, here, width, ahead);
+            __m512 sums = dots_of_some(from, wanted, here, width, ahead, fetched);
+            ahead += fetched * width;
+            if (ahead == here + (AHEAD + 4) * width)
+                fetched = 0;
             if (bias)
                 sums = _mm512_add_ps(sums, _mm512_broadcast_f32x4(_mm_loadu_ps(bias + n)));
             dots_store(sums, to, (int)wanted);

@@ -99,7 +99,7 @@ def load(dtype: torch.dtype, stored: torch.dtype) -> Kernel | None:
     None where it cannot be had.
     """
     found = None
-    if dtype is torch.bfloat16 and BF16_DOTS in cpu_flags():
+    if dtype is stored is torch.bfloat16 and BF16_DOTS in cpu_flags():
         found = library(_DOTS, dtype)
     found = found or library(_ANY, dtype, stored=stored)
     return None if found is None else Kernel(found)

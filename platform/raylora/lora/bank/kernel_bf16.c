@@ -12,8 +12,9 @@ void shrink(const struct batch *batch, const scalar *x, int64_t x_stride, const 
         for (int64_t j = 0; j < ranks; j += 4) {
             const scalar *here = a + batch->slots[s] * stride + j * width;
             const scalar *ahead = here + 4 * width;
+            int fetched = 4;
             int64_t end = batch->starts[s + 1];
-            for (int64_t k = batch->starts[s]; k < end; k += DOTS_ROWS, ahead = 0) {
+            for (int64_t k = batch->starts[s]; k < end; k += DOTS_ROWS, fetched = 0) {
                 int64_t wanted = end - k < DOTS_ROWS ? end - k : DOTS_ROWS;
                 const scalar *from[DOTS_ROWS];
                 scalar *to[DOTS_ROWS];
@@ -21,7 +22,7 @@ void shrink(const struct batch *batch, const scalar *x, int64_t x_stride, const 
                     from[i] = x + batch->rows[k + i] * x_stride;
                     to[i] = products + (k + i) * ranks + j;
                 }
-                __m512 sums = dots_of_some(from, wanted, here, width, ahead);
+                __m512 sums = dots_of_some(from, wanted, here, width, ahead, fetched);
                 dots_store(sums, to, (int)wanted);
             }
         }
