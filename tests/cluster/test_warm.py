@@ -107,7 +107,7 @@ def test_a_signal_reaches_the_program_and_its_end_comes_back(python, folder) -> 
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
         "print('up', flush=True)\n"
-        "time.sleep(30)\n"
+        "while True: time.sleep(0.05)\n"  # a signal just before a sleep is seen after it
     )
     running = subprocess.Popen([*python, program(folder, text)], stdout=subprocess.PIPE)
     assert running.stdout is not None and running.stdout.readline() == b"up\n"

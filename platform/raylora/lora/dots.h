@@ -15,10 +15,11 @@
 /* w's rows j, j + 1 ... with x's rows: sum [4 i + j] is that of x[i] and w + j * width.
  *
  * So many rows at `ahead` are fetched meanwhile, for a processor does so within 4 KB, and the pieces
- * here are shorter. Into the second cache: more may be on their way there than to the first. */
+ * here are shorter; and one at `soon`, unless that is NULL. Into the second cache: more may be on
+ * their way there than to the first. */
 static inline __attribute__((always_inline)) __m512
 dots(const scalar *const *x, int rows, const scalar *w, int64_t width, const scalar *ahead,
-     int fetched)
+     int fetched, const scalar *soon)
 {
     __m512 sums[4 * DOTS_ROWS];
     for (int i = 0; i < 4 * DOTS_ROWS; i++)
@@ -30,6 +31,8 @@ dots(const scalar *const *x, int rows, const scalar *w, int64_t width, const sca
             own[j] = (__m512bh)_mm512_loadu_si512(w + j * width + k);
         for (int j = 0; j < fetched; j++)
             _mm_prefetch((const char *)(ahead + j * width + k), _MM_HINT_T1);
+        if (soon)
+            _mm_prefetch((const char *)(soon + k), _MM_HINT_T1);
         for (int i = 0; i < rows; i++) {
             __m512bh other = (__m512bh)_mm512_loadu_si512(x[i] + k);
             for (int j = 0; j < 4; j++)
@@ -51,27 +54,29 @@ dots(const scalar *const *x, int rows, const scalar *w, int64_t width, const sca
 
 static inline __attribute__((always_inline)) __m512
 dots_fetching(const scalar *const *x, int rows, const scalar *w, int64_t width,
-              const scalar *ahead, int fetched)
+              const scalar *ahead, int fetched, const scalar *soon)
 {
     switch (fetched) {
-    case 0: return dots(x, rows, w, width, ahead, 0);
-    case 1: return dots(x, rows, w, width, ahead, 1);
-    case 2: return dots(x, rows, w, width, ahead, 2);
-    default: return dots(x, rows, w, width, ahead, 4);
+    case 0: return dots(x, rows, w, width, ahead, 0, soon);
+    case 1: return dots(x, rows, w, width, ahead, 1, soon);
+    case 2: return dots(x, rows, w, width, ahead, 2, soon);
+    default: return dots(x, rows, w, width, ahead, 4, soon);
     }
 }
 
 /* The same for any number of rows of x up to 4, and of rows fetched of 0, 1, 2 and 4: each has its
- * own loop. */
+ * own loop. Only 4 rows have one with `soon`, for fewer wait for memory as it is. */
 static inline __attribute__((always_inline)) __m512
 dots_of_some(const scalar *const *x, int64_t rows, const scalar *w, int64_t width,
-             const scalar *ahead, int fetched)
+             const scalar *ahead, int fetched, const scalar *soon)
 {
     switch (rows) {
-    case 1: return dots_fetching(x, 1, w, width, ahead, fetched);
-    case 2: return dots_fetching(x, 2, w, width, ahead, fetched);
-    case 3: return dots_fetching(x, 3, w, width, ahead, fetched);
-    default: return dots_fetching(x, 4, w, width, ahead, fetched);
+    case 1: return dots_fetching(x, 1, w, width, ahead, fetched, 0);
+    case 2: return dots_fetching(x, 2, w, width, ahead, fetched, 0);
+    case 3: return dots_fetching(x, 3, w, width, ahead, fetched, 0);
+    default:
+        return soon ? dots_fetching(x, 4, w, width, ahead, fetched, soon)
+                    : dots_fetching(x, 4, w, width, ahead, fetched, 0);
     }
 }
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from raylora.config.places import cache
 
@@ -36,6 +37,15 @@ _COMPILE_S = 60.0
 _log = logging.getLogger(__name__)
 
 
+class Reads(NamedTuple):
+    """Whole slots of a stack that a call reads."""
+
+    stack: Tensor
+    """[slots, ...]; what belongs to a slot lies in one piece."""
+    slots: Tensor
+    """Which, int64."""
+
+
 class Call(NamedTuple):
     """A call that is made many times: of a kernel with the addresses of tensors, or of torch."""
 
@@ -43,6 +53,8 @@ class Call(NamedTuple):
     args: tuple[Any, ...]
     held: object = None
     """What has to live as long as the call."""
+    reads: Reads | None = None
+    """What may be fetched before it, where that is worth while."""
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from raylora.engine.step.few_rows import MOST_ROWS, use_few_rows
 from raylora.lora.devices import cpu_flags
 from raylora.lora.narrow import narrow
+from raylora.lora.native import Reads
 
 HAS_COMPILER = shutil.which(os.environ.get("CC", "cc")) is not None
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="there is no C compiler")
@@ -129,6 +130,23 @@ def test_rows_of_another_format_go_through_the_layer_itself() -> None:
     use_few_rows(one)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         assert one(torch.randn(2, 64).bfloat16()).dtype is torch.bfloat16
+
+
+def test_numbers_are_the_same_whatever_is_fetched_beside(make: Maker) -> None:
+    one = make(608, 132, bias=True)
+    use_few_rows(one)
+    own = vars(one)["forward"]
+    soon = [
+        Reads(torch.randn(5, 16, 608), torch.tensor([4, 0, 2])),
+        Reads(torch.randn(9, 7)[:, :3], torch.tensor([1])),
+    ]
+    for rows in (3, 16, 37):
+        x, out = make.rows(rows, 608), make.rows(rows, 132)
+        with torch.inference_mode():
+            wanted = one(x)
+            call = own.call(x, out, soon)
+            call.function(*call.args)
+        assert torch.equal(out, wanted)
 
 
 def test_hooks_on_a_layer_see_its_output(make: Maker) -> None:

@@ -5,6 +5,7 @@
  * Sums are fp32, and those of a row do not depend on how many rows there are.
  */
 #include "scalar.h"
+#include "soon.h"
 #include "sums.h"
 
 #ifndef __AVX2__
@@ -44,10 +45,10 @@ static inline void add_sums(const vector *each, int first, float *sums)
 }
 
 /* sums [4 i + j] += x[i] w[j] over `count` numbers, for up to 4 rows of x and 4 of W. So many
- * rows `ahead` are fetched. */
+ * rows `ahead` are fetched, and what is at `soon`, unless that is NULL. */
 static inline __attribute__((always_inline)) void
 add_dots(const float *x, int rows, const float *w, int64_t step, int64_t width, int64_t count,
-         const stored *ahead, int fetched, float *sums)
+         const stored *ahead, int fetched, const char *soon, float *sums)
 {
     for (int first = 0; first < TOGETHER; first += AT_ONCE) {
         vector each[TOGETHER * AT_ONCE];
@@ -57,6 +58,8 @@ add_dots(const float *x, int rows, const float *w, int64_t step, int64_t width, 
         for (; k + LANES <= count; k += LANES) {
             for (int j = 0; j < fetched; j++)
                 __builtin_prefetch(ahead + j * width + k);
+            if (soon)
+                __builtin_prefetch(soon + sizeof(float) * k, 0, 2);
             vector own[AT_ONCE];
             for (int j = 0; j < AT_ONCE; j++)
                 own[j] = *(const vector *)(w + (first + j) * step + k);
@@ -72,6 +75,7 @@ add_dots(const float *x, int rows, const float *w, int64_t step, int64_t width, 
                 for (int j = first; j < first + AT_ONCE; j++)
                     sums[TOGETHER * i + j] += x[i * width + k] * w[j * step + k];
         fetched = 0;
+        soon = 0;
     }
 }
 
@@ -96,11 +100,13 @@ widen(const stored *w, int64_t width, int64_t count, const stored *ahead, float 
 #endif
 
 /* out [rows, outputs] for x [rows, width], W [outputs, width] and bias [outputs] or NULL. outputs
- * is a multiple of 4, rows are at most 64. */
+ * is a multiple of 4, rows are at most 64. So many `kinds` of what is read soon are fetched. */
 void linear(const float *x, const stored *w, const float *bias, float *out, int64_t rows,
-            int64_t outputs, int64_t width, int threads)
+            int64_t outputs, int64_t width, int threads, const struct soon *soon, int64_t kinds)
 {
     int beside = rows >= FETCH_BESIDE;
+    int64_t pieces = (width + PIECE - 1) / PIECE, blocks = outputs / TOGETHER * pieces;
+    int64_t passes = (rows + TOGETHER - 1) / TOGETHER;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t n = 0; n < outputs; n += TOGETHER) {
         float sums[MOST_ROWS * TOGETHER] = {0};
@@ -117,14 +123,19 @@ void linear(const float *x, const stored *w, const float *bias, float *out, int6
             int64_t step = width;
             int fetched = beside ? 1 : TOGETHER;
 #endif
+            const char *others[SOON_PASSES];
+            if (kinds)
+                soon_of_block(soon, kinds, n / TOGETHER * pieces + k / PIECE, blocks,
+                              sizeof(float) * count, passes, others);
             for (int64_t row = 0; row < rows; row += TOGETHER) {
                 const float *at = x + row * width + k;
                 float *to = sums + row * TOGETHER;
+                const char *other = kinds ? others[row / TOGETHER] : 0;
                 switch (rows - row) {
-                case 1: add_dots(at, 1, own, step, width, count, ahead, fetched, to); break;
-                case 2: add_dots(at, 2, own, step, width, count, ahead, fetched, to); break;
-                case 3: add_dots(at, 3, own, step, width, count, ahead, fetched, to); break;
-                default: add_dots(at, 4, own, step, width, count, ahead, fetched, to);
+                case 1: add_dots(at, 1, own, step, width, count, ahead, fetched, 0, to); break;
+                case 2: add_dots(at, 2, own, step, width, count, ahead, fetched, 0, to); break;
+                case 3: add_dots(at, 3, own, step, width, count, ahead, fetched, 0, to); break;
+                default: add_dots(at, 4, own, step, width, count, ahead, fetched, other, to);
                 }
                 ahead += fetched * width;
                 if (ahead == here + (AHEAD + TOGETHER) * width)

@@ -11,7 +11,7 @@ torch and so, for 1, 16 and 64 rows:
 
 import ctypes
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,16 @@ from torch import Tensor, nn
 
 from raylora.lora.devices import AVX2, AVX512, BF16_DOTS, BF16_TILES, cpu_flags
 from raylora.lora.narrow import NarrowLinear
-from raylora.lora.native import Call, library
+from raylora.lora.native import Call, Reads, library
 
 MOST_ROWS = 64
 MOST_BY_HALVES = 24
 """Of fp32 where registers have 256 bits: torch's products are as fast from there on."""
 MOST_BESIDE_MATRIX_UNITS = 8
 """Of bf16 where torch's products use matrix units (AMX), slow only at what they rearrange."""
+
+_LEAST_BESIDE = 16
+"""Rows whose products take longer than reading the weights."""
 
 _FP32 = Path(__file__).with_name("few_rows.c")
 _BF16 = Path(__file__).with_name("few_rows_bf16.c")
@@ -74,7 +77,7 @@ def _linear(source: Path, dtype: torch.dtype, stored: torch.dtype) -> Callable[.
     if found is None:
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    found.linear.argtypes = [*(pointer,) * 4, *(number,) * 3, ctypes.c_int]
+    found.linear.argtypes = [*(pointer,) * 4, *(number,) * 3, ctypes.c_int, pointer, number]
     found.linear.restype = None
     return found.linear
 
@@ -97,15 +100,20 @@ class FewRows:
         x = x.contiguous()
         out = x.new_empty(*x.shape[:-1], layer.out_features)
         bias = self._bias()
-        self.linear(*self._args(x, bias, out, rows))
+        self.linear(*self._args(x, bias, out, rows), None, 0)
         return out
 
-    def call(self, x: Tensor, out: Tensor) -> Call:
-        """From `x` [rows, in] to `out` [rows, out], whatever is in x by then."""
+    def call(self, x: Tensor, out: Tensor, soon: Sequence[Reads] = ()) -> Call:
+        """From `x` [rows, in] to `out` [rows, out], whatever is in x by then.
+
+        soon: what is read next, fetched where memory would rest meanwhile.
+        """
         if len(x) > self.most:
             return Call(by_itself, (self.layer, x, out))
         bias = self._bias()
-        return Call(self.linear, self._args(x, bias, out, len(x)), (x, bias, out))
+        wanted = (_Soon * len(soon))(*map(_soon, soon)) if len(x) >= _LEAST_BESIDE else None
+        args = (*self._args(x, bias, out, len(x)), wanted, len(wanted or ()))
+        return Call(self.linear, args, (x, bias, out, soon))
 
     def _bias(self) -> Tensor | None:
         bias = self.layer.bias
@@ -123,6 +131,23 @@ class FewRows:
             layer.in_features,
             torch.get_num_threads(),
         )
+
+
+class _Soon(ctypes.Structure):
+    _fields_ = [
+        ("stack", ctypes.c_void_p),
+        ("slots", ctypes.c_void_p),
+        ("count", ctypes.c_int64),
+        ("stride", ctypes.c_int64),
+        ("size", ctypes.c_int64),
+    ]
+
+
+def _soon(reads: Reads) -> _Soon:
+    stack, slots = reads
+    size = stack.element_size()
+    stride, whole = stack.stride(0) * size, stack[0].numel() * size
+    return _Soon(stack.data_ptr(), slots.data_ptr(), len(slots), stride, whole)
 
 
 def by_itself(layer: Any, x: Tensor, out: Tensor) -> None:

@@ -116,8 +116,8 @@ class Gate:
         gate, up = mlp.gate_proj(x), mlp.up_proj(x)
         if not (self.kernels.take(gate) and self.kernels.take(up)):
             return mlp.down_proj(mlp.act_fn(gate) * up)
-        function, args, _ = self.call(gate, up)
-        function(*args)
+        call = self.call(gate, up)
+        call.function(*call.args)
         return mlp.down_proj(gate)
 
     def call(self, gate: Tensor, up: Tensor) -> Call:

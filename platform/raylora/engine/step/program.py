@@ -7,7 +7,7 @@ to 700 calls with their arguments ready. The numbers are those of the modules wi
 
 import ctypes
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from raylora.engine.step.attention import NAME, attention_kernel
 from raylora.engine.step.few_rows import FewRows, by_itself
 from raylora.engine.step.pointwise import Gate, Norm
 from raylora.lora.narrow import NarrowLinear
-from raylora.lora.native import Call, library
+from raylora.lora.native import Call, Reads, library
 
 FAMILIES = frozenset(f"{family}ForCausalLM" for family in ("Llama", "Mistral", "Qwen2", "Qwen3"))
 """Whose layers compute as here: q, k, v apart, rotation of whole heads in each layer."""
@@ -129,8 +129,8 @@ class StepProgram:
         cos, sin = self._rotary(self._x[:, None], lengths[:, None])
         self._cos.copy_(cos[:, 0])
         self._sin.copy_(sin[:, 0])
-        for function, args, _ in self._calls:
-            function(*args)
+        for call in self._calls:
+            call.function(*call.args)
         return self._logits
 
     def _layer(self, name: str, layer: Any, kept: Any) -> Iterator[Call]:
@@ -154,9 +154,9 @@ class StepProgram:
         yield Call(self._x.add_, (self._changed,))
 
     def _adapted(self, name: str, layer: nn.Linear, x: Tensor, out: Tensor) -> Iterator[Call]:
-        yield _linear(layer, x, out)
-        if self._adapters is not None:
-            yield from self._adapters.step_calls(name, x, out)
+        added = () if self._adapters is None else tuple(self._adapters.step_calls(name, x, out))
+        yield _linear(layer, x, out, [call.reads for call in added if call.reads is not None])
+        yield from added
 
     def _attention(self, attention: Any, kept: Any) -> Iterator[Call]:
         size, rows = attention.head_dim, len(self._x)
@@ -193,10 +193,10 @@ def _seen(cache: BatchCache) -> Tensor:
     return torch.arange(cache.capacity) >= starts
 
 
-def _linear(layer: Any, x: Tensor, out: Tensor) -> Call:
+def _linear(layer: Any, x: Tensor, out: Tensor, soon: Sequence[Reads] = ()) -> Call:
     own = vars(layer).get("forward")
     if own is not None:
-        return own.call(x, out)
+        return own.call(x, out, soon)
     return Call(by_itself, (layer, x, out))
 
 

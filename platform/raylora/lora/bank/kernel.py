@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from raylora.lora.devices import BF16_DOTS, cpu_flags
-from raylora.lora.native import Call, library
+from raylora.lora.devices import BF16_DOTS, BF16_TILES, cpu_flags
+from raylora.lora.native import Call, Reads, library
 
 _ANY = Path(__file__).with_name("kernel.c")
 _DOTS = Path(__file__).with_name("kernel_bf16.c")
@@ -21,6 +21,8 @@ class Kernel:
     """The two functions for one number format."""
 
     library: ctypes.CDLL
+    takes_prompts: bool = False
+    """Whether it is faster than torch's products for many tokens a row too."""
 
     def __post_init__(self) -> None:
         pointer, number, whole = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
@@ -42,8 +44,9 @@ class Standing:
             starts.append(starts[-1] + len(own))
         self.order = [row for own in rows for row in own]
         """Batch rows, in the order of products and scales."""
-        self._held = [torch.tensor(numbers) for numbers in (slots, starts, self.order)]
-        pointers = [tensor.data_ptr() for tensor in self._held]
+        self.slots = torch.tensor(slots)
+        self._held = [torch.tensor(numbers) for numbers in (starts, self.order)]
+        pointers = [tensor.data_ptr() for tensor in (self.slots, *self._held)]
         self.facts = _Batch(len(slots), *pointers)
 
 
@@ -63,7 +66,8 @@ def shrink(kernel: Kernel, standing: Standing, x: Tensor, a: Tensor) -> tuple[Te
         products.data_ptr(),
         torch.get_num_threads(),
     )
-    return products, Call(kernel.library.shrink, args, (standing, x, a, products))
+    held = (standing, x, a, products)
+    return products, Call(kernel.library.shrink, args, held, Reads(a, standing.slots))
 
 
 def expand(
@@ -89,7 +93,8 @@ def expand(
         out.stride(0),
         torch.get_num_threads(),
     )
-    return Call(kernel.library.expand, args, (standing, products, b, scales, out))
+    held = (standing, products, b, scales, out)
+    return Call(kernel.library.expand, args, held, Reads(b, standing.slots))
 
 
 @functools.cache
@@ -98,10 +103,12 @@ def load(dtype: torch.dtype, stored: torch.dtype) -> Kernel | None:
 
     None where it cannot be had.
     """
-    found = None
-    if dtype is stored is torch.bfloat16 and BF16_DOTS in cpu_flags():
+    flags = cpu_flags()
+    if dtype is stored is torch.bfloat16 and BF16_DOTS in flags:
         found = library(_DOTS, dtype)
-    found = found or library(_ANY, dtype, stored=stored)
+        if found is not None:
+            return Kernel(found, takes_prompts=BF16_TILES not in flags)
+    found = library(_ANY, dtype, stored=stored)
     return None if found is None else Kernel(found)
 
 

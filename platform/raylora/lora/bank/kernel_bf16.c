@@ -22,7 +22,7 @@ void shrink(const struct batch *batch, const scalar *x, int64_t x_stride, const 
                     from[i] = x + batch->rows[k + i] * x_stride;
                     to[i] = products + (k + i) * ranks + j;
                 }
-                __m512 sums = dots_of_some(from, wanted, here, width, ahead, fetched);
+                __m512 sums = dots_of_some(from, wanted, here, width, ahead, fetched, 0);
                 dots_store(sums, to, (int)wanted);
             }
         }
