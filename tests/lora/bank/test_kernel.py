@@ -100,32 +100,6 @@ def test_each_row_gets_what_torch_gives_it(
 
 @needs_compiler
 @pytest.mark.usefixtures("processor")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("tokens", [2, 7])
-def test_each_token_of_a_prompt_gets_what_torch_gives_it(dtype: torch.dtype, tokens: int) -> None:
-    layout = Layouts(SHAPES).of(tuple(SHAPES), 8)
-    held = {"a": adapter(layout, 1, dtype, 1), "b": adapter(layout, 2, dtype, 0.7)}
-    rows = {"b": [0, 4], "a": [3]}
-    stack = Stack(layout, dtype, CPU)
-    stack.hold_together(held)
-    compiled = Compiled(loaded(dtype), stack, rows, held, tokens)
-    batched = Batched(stack, rows, held, 5)
-    draw = torch.Generator().manual_seed(9)
-    inputs = {
-        width: torch.randn(5, tokens, width, generator=draw).to(dtype)
-        for _, width in SHAPES.values()
-    }
-    for layer, (out_features, width) in SHAPES.items():
-        base = torch.randn(5, tokens, out_features, generator=draw).to(dtype)
-        found, wanted = base.clone(), base.clone()
-        compiled.add(layer, inputs[width], found)
-        batched.add(layer, inputs[width], wanted)
-        torch.testing.assert_close(found, wanted)
-        assert torch.equal(found[1:3], base[1:3])
-
-
-@needs_compiler
-@pytest.mark.usefixtures("processor")
 def test_bf16_is_rounded_as_torch_rounds() -> None:
     """Halves, numbers that overflow, and those that are none."""
     layout = Layouts({"o_proj": (4, 2)}).of(("o_proj",), 8)

@@ -1,4 +1,4 @@
-"""On a CPU: adapters of a batch where they lie, by the kernel."""
+"""One token a row on a CPU: adapters of a batch where they lie, by the kernel."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -20,14 +20,11 @@ class Compiled:
         stack: Stack,
         rows: Mapping[str, Sequence[int]],
         adapters: Mapping[str, Weights],
-        tokens: int = 1,
     ) -> None:
-        """rows: adapter to its batch rows, each of so many tokens."""
         self._kernel = kernel
         self._stack = stack
-        places = {key: _places(own, tokens) for key, own in rows.items()}
-        self._standing = Standing([stack.table[key] for key in places], list(places.values()))
-        self._scales = row_scales(places, adapters, self._standing.order, stack.device)
+        self._standing = Standing([stack.table[key] for key in rows], list(rows.values()))
+        self._scales = row_scales(rows, adapters, self._standing.order, stack.device)
         self._seen: Tensor | None = None
         """Input of the running call, by identity."""
         self._products: Tensor | None = None
@@ -36,13 +33,13 @@ class Compiled:
         """The last group and input of `calls`, and A x for them."""
 
     def add(self, layer: str, x: Tensor, out: Tensor) -> None:
-        """Add to `out` [batch, tokens, out], in place, for `x` [batch, tokens, in]."""
+        """Add to `out` [batch, 1, out], in place, for `x` [batch, 1, in]."""
         if self._seen is not x:
-            self._products, call = self._shrink(layer, x.flatten(0, 1))
+            self._products, call = self._shrink(layer, x[:, 0])
             call.function(*call.args)
             self._seen = x
         assert self._products is not None
-        call = self._expand(layer, self._products, out.view(-1, out.shape[2]))
+        call = self._expand(layer, self._products, out[:, 0])
         call.function(*call.args)
 
     def calls(self, layer: str, x: Tensor, out: Tensor) -> Iterator[Call]:
@@ -69,8 +66,3 @@ class Compiled:
         own = products[:, layout.rows(layer, layout.rank)]
         b, scales = self._stack.b[layer], self._scales.get(layer)
         return expand(self._kernel, self._standing, own, b, scales, out)
-
-
-def _places(rows: Sequence[int], tokens: int) -> list[int]:
-    """Of the rows' tokens, one after another in a batch."""
-    return [row * tokens + token for row in rows for token in range(tokens)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from raylora.lora.devices import BF16_DOTS, BF16_TILES, cpu_flags
+from raylora.lora.devices import BF16_DOTS, cpu_flags
 from raylora.lora.native import Call, Reads, library
 
 _ANY = Path(__file__).with_name("kernel.c")
@@ -21,8 +21,6 @@ class Kernel:
     """The two functions for one number format."""
 
     library: ctypes.CDLL
-    takes_prompts: bool = False
-    """Whether it is faster than torch's products for many tokens a row too."""
 
     def __post_init__(self) -> None:
         pointer, number, whole = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
@@ -103,12 +101,10 @@ def load(dtype: torch.dtype, stored: torch.dtype) -> Kernel | None:
 
     None where it cannot be had.
     """
-    flags = cpu_flags()
-    if dtype is stored is torch.bfloat16 and BF16_DOTS in flags:
+    found = None
+    if dtype is stored is torch.bfloat16 and BF16_DOTS in cpu_flags():
         found = library(_DOTS, dtype)
-        if found is not None:
-            return Kernel(found, takes_prompts=BF16_TILES not in flags)
-    found = library(_ANY, dtype, stored=stored)
+    found = found or library(_ANY, dtype, stored=stored)
     return None if found is None else Kernel(found)
 
 

@@ -5,10 +5,8 @@ whatever the mixture; by compiled.py on a CPU, else by batched.py. Layers with t
 (q, k, v; gate, up) share the product with A. One product of all rows with all adapters, masked,
 took 5 times as long at 16 rows of 16 adapters.
 
-Prompts, many tokens a row: by the same kernel where the processor has products of bf16 numbers and
-no matrix units: 16 prompts of 5 adapters took 1.23 s, and 1.50 adapter by adapter (SmolLM2, two
-cores of an AMD EPYC, Zen 4). Else in batched products where little of them would be dropped, or
-adapter by adapter.
+Prompts, many tokens a row: the same in batched products where little of them would be dropped,
+else adapter by adapter.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +18,7 @@ from torch import Tensor
 
 from raylora.lora.bank.batched import Batched, waste
 from raylora.lora.bank.compiled import Compiled
-from raylora.lora.bank.kernel import Kernel, load
+from raylora.lora.bank.kernel import load
 from raylora.lora.bank.layout import Layout, Weights
 from raylora.lora.bank.one_by_one import OneByOne
 from raylora.lora.bank.stacks import Stack, Stacks
@@ -113,7 +111,7 @@ class _Share:
     _step: Products | None = None
     _step_version: int = -1
     _prompt: Products | None = None
-    _prompt_version: tuple[int, int] = (-1, 0)
+    _prompt_version: int = -1
 
     @property
     def layout(self) -> Layout:
@@ -127,10 +125,9 @@ class _Share:
                 self._step = self._for_step()
                 self._step_version = self.stack.table.version
             return self._step
-        made_for = self.stack.table.version, tokens
-        if self._prompt is None or self._prompt_version != made_for:
-            self._prompt = self._for_prompt(tokens)
-            self._prompt_version = self.stack.table.version, tokens
+        if self._prompt is None or self._prompt_version != self.stack.table.version:
+            self._prompt = self._for_prompt()
+            self._prompt_version = self.stack.table.version
         return self._prompt
 
     def forget_input(self) -> None:
@@ -141,20 +138,14 @@ class _Share:
 
     def _for_step(self) -> Products:
         self.stack.hold_together(self.adapters)
-        kernel = self._kernel()
+        on_cpu = self.stack.device.type == "cpu"
+        kernel = load(self.stack.dtype, self.stack.stored) if on_cpu else None
         if kernel is not None:
             return Compiled(kernel, self.stack, self.rows, self.adapters)
         return Batched(self.stack, self.rows, self.adapters, self.batch)
 
-    def _for_prompt(self, tokens: int) -> Products:
+    def _for_prompt(self) -> Products:
         self.stack.hold(self.adapters)
-        kernel = self._kernel()
-        if kernel is not None and kernel.takes_prompts:
-            return Compiled(kernel, self.stack, self.rows, self.adapters, tokens)
         if waste(self.stack, self.rows) <= MOST_WASTE:
             return Batched(self.stack, self.rows, self.adapters, self.batch)
         return OneByOne(self.stack, self.rows, self.adapters)
-
-    def _kernel(self) -> Kernel | None:
-        on_cpu = self.stack.device.type == "cpu"
-        return load(self.stack.dtype, self.stack.stored) if on_cpu else None
