@@ -38,12 +38,26 @@ _log = logging.getLogger(__name__)
 
 
 class Reads(NamedTuple):
-    """Whole slots of a stack that a call reads."""
+    """Memory that a call reads: of each of some slots of a stack, addresses and sizes in bytes."""
 
-    stack: Tensor
-    """[slots, ...]; what belongs to a slot lies in one piece."""
-    slots: Tensor
-    """Which, int64."""
+    stack: int
+    slots: int
+    """Address of their numbers, int64."""
+    slot_count: int
+    stride: int
+    size: int
+
+    @classmethod
+    def of(cls, stack: Tensor, slots: Tensor) -> "Reads":
+        """All of `slots` [count] of a stack [slots, ...], in which a slot lies in one piece."""
+        stride, size = stack.stride(0), stack.element_size()
+        whole = stack.numel() // max(1, stack.shape[0]) * size
+        return cls(stack.data_ptr(), slots.data_ptr(), slots.shape[0], stride * size, whole)
+
+    def parts(self, size: int) -> "tuple[Reads, Reads]":
+        """The first bytes of each slot, and the others."""
+        others = self._replace(stack=self.stack + size, size=self.size - size)
+        return self._replace(size=size), others
 
 
 class Call(NamedTuple):
@@ -53,8 +67,8 @@ class Call(NamedTuple):
     args: tuple[Any, ...]
     held: object = None
     """What has to live as long as the call."""
-    reads: Reads | None = None
-    """What may be fetched before it, where that is worth while."""
+    reads: Sequence[Reads] = ()
+    """What may be fetched before it, in the order of use, where that is worth while."""
 
 
 @functools.cache

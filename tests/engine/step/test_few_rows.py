@@ -136,10 +136,9 @@ def test_numbers_are_the_same_whatever_is_fetched_beside(make: Maker) -> None:
     one = make(608, 132, bias=True)
     use_few_rows(one)
     own = vars(one)["forward"]
-    soon = [
-        Reads(torch.randn(5, 16, 608), torch.tensor([4, 0, 2])),
-        Reads(torch.randn(9, 7)[:, :3], torch.tensor([1])),
-    ]
+    stacks = torch.randn(5, 16, 608), torch.randn(9, 7)[:, :3]
+    slots = torch.tensor([4, 0, 2]), torch.tensor([1])
+    soon = [Reads.of(stack, own) for stack, own in zip(stacks, slots, strict=True)]
     for rows in (3, 16, 37):
         x, out = make.rows(rows, 608), make.rows(rows, 132)
         with torch.inference_mode():

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -43,9 +43,11 @@ def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """This one with its instructions for bf16, where it has them, and one without."""
     if request.param == "any":
         monkeypatch.setattr(kernel, "cpu_flags", frozenset[str])
-    kernel.load.cache_clear()
+    for load in (kernel.load, kernel.load_for_prompts):
+        load.cache_clear()
     yield
-    kernel.load.cache_clear()
+    for load in (kernel.load, kernel.load_for_prompts):
+        load.cache_clear()
 
 
 def loaded(dtype: torch.dtype, stored: torch.dtype | None = None) -> Kernel:
@@ -68,7 +70,55 @@ def loaded(dtype: torch.dtype, stored: torch.dtype | None = None) -> Kernel:
 def test_each_row_gets_what_torch_gives_it(
     keys: list[str | None], batch: int, dtype: torch.dtype, stored: torch.dtype
 ) -> None:
-    layout = Layouts(SHAPES).of(tuple(SHAPES), 8)
+    compare(loaded(dtype, stored), keys, batch, dtype, stored, rank=8, tokens=1)
+
+
+@needs_compiler
+@pytest.mark.parametrize("tokens", [2, 5, 23, 100])
+@pytest.mark.parametrize("rank", [8, 16, 64])
+@pytest.mark.parametrize(("keys", "batch"), MIXTURES)
+def test_each_token_of_a_prompt_gets_what_torch_gives_it(
+    keys: list[str | None], batch: int, rank: int, tokens: int, dots: Kernel
+) -> None:
+    compare(dots, keys, batch, torch.bfloat16, torch.bfloat16, rank=rank, tokens=tokens)
+
+
+@needs_compiler
+def test_a_prompts_numbers_do_not_depend_on_threads(dots: Kernel) -> None:
+    keys, batch = MIXTURES[2]
+    threads = torch.get_num_threads()
+    found: list[list[Tensor]] = []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            found.append(compare(dots, keys, batch, *[torch.bfloat16] * 2, rank=16, tokens=150))
+    finally:
+        torch.set_num_threads(threads)
+    for others in found[1:]:
+        assert all(map(torch.equal, found[0], others))
+
+
+@pytest.fixture
+def dots() -> Kernel:
+    """The kernel for prompts, on processors that have one."""
+    found = kernel.load_for_prompts(torch.bfloat16, torch.bfloat16)
+    if found is None:
+        pytest.skip("torch's products are for prompts here")
+    return found
+
+
+def compare(
+    own: Kernel,
+    keys: Sequence[str | None],
+    batch: int,
+    dtype: torch.dtype,
+    stored: torch.dtype,
+    *,
+    rank: int,
+    tokens: int,
+) -> list[Tensor]:
+    """Outputs by the kernel, layer by layer, once they are what torch's products give."""
+    layout = Layouts(SHAPES).of(tuple(SHAPES), rank)
     made = {
         "a": adapter(layout, 1, stored, 1),
         "b": adapter(layout, 2, stored, 0.7),
@@ -82,20 +132,25 @@ def test_each_row_gets_what_torch_gives_it(
     stack.hold({"c": made["c"]})  # whoever comes later stands in another order
     held = {key: made[key] for key in rows}
     stack.hold_together(held)
-    compiled = Compiled(loaded(dtype, stored), stack, rows, held)
+    compiled = Compiled(own, stack, rows, held, tokens)
     batched = Batched(stack, rows, held, batch)
+    draw = torch.Generator().manual_seed(9)
     inputs = {
-        width: torch.randn(batch, 1, width, generator=torch.Generator().manual_seed(9)).to(dtype)
+        width: torch.randn(batch, tokens, width, generator=draw).to(dtype)
         for _, width in SHAPES.values()
     }
+    rtol, atol = (2**-6, 2**-4) if dtype is torch.bfloat16 else (1e-5, 1e-5)
+    outputs: list[Tensor] = []
     for layer, (out_features, width) in SHAPES.items():
-        base = torch.randn(batch, 1, out_features, generator=torch.Generator().manual_seed(5))
+        base = torch.randn(batch, tokens, out_features, generator=draw)
         found, wanted = base.to(dtype), base.to(dtype)
         compiled.add(layer, inputs[width], found)
         batched.add(layer, inputs[width], wanted)
-        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(found, wanted, rtol=rtol, atol=atol)
         alone = [row for row, key in enumerate(keys) if key is None]
         assert torch.equal(found[alone], base.to(dtype)[alone])
+        outputs.append(found)
+    return outputs
 
 
 @needs_compiler

@@ -106,14 +106,19 @@ class FewRows:
     def call(self, x: Tensor, out: Tensor, soon: Sequence[Reads] = ()) -> Call:
         """From `x` [rows, in] to `out` [rows, out], whatever is in x by then.
 
-        soon: what is read next, fetched where memory would rest meanwhile.
+        soon: what is fetched meanwhile, as much as there is room for.
         """
-        if len(x) > self.most:
-            return Call(by_itself, (self.layer, x, out))
         bias = self._bias()
-        wanted = (_Soon * len(soon))(*map(_soon, soon)) if len(x) >= _LEAST_BESIDE else None
-        args = (*self._args(x, bias, out, len(x)), wanted, len(wanted or ()))
-        return Call(self.linear, args, (x, bias, out, soon))
+        wanted = (_Soon * len(soon))(*soon)
+        args = (*self._args(x, bias, out, x.shape[0]), wanted, len(wanted))
+        return Call(self.linear, args, (x, bias, out))
+
+    def room(self, rows: int, slots: int) -> tuple[int, int]:
+        """Of each of so many slots: how often a product fetches, and how many bytes at a time."""
+        if not _LEAST_BESIDE <= rows <= self.most:
+            return 0, 0
+        blocks = self.layer.out_features // _TOGETHER
+        return blocks // slots * (rows // _TOGETHER), self.layer.in_features * self.dtype.itemsize
 
     def _bias(self) -> Tensor | None:
         bias = self.layer.bias
@@ -141,15 +146,3 @@ class _Soon(ctypes.Structure):
         ("stride", ctypes.c_int64),
         ("size", ctypes.c_int64),
     ]
-
-
-def _soon(reads: Reads) -> _Soon:
-    stack, slots = reads
-    size = stack.element_size()
-    stride, whole = stack.stride(0) * size, stack[0].numel() * size
-    return _Soon(stack.data_ptr(), slots.data_ptr(), len(slots), stride, whole)
-
-
-def by_itself(layer: Any, x: Tensor, out: Tensor) -> None:
-    """From `x` [rows, in] to `out` [rows, out] by the layer's own product, without its hooks."""
-    out.copy_(type(layer).forward(layer, x))

@@ -7,7 +7,7 @@ to 700 calls with their arguments ready. The numbers are those of the modules wi
 
 import ctypes
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from raylora.engine.cache import BatchCache
+from raylora.engine.step.ahead import Product, calls_of
 from raylora.engine.step.attention import NAME, attention_kernel
-from raylora.engine.step.few_rows import FewRows, by_itself
+from raylora.engine.step.few_rows import FewRows
 from raylora.engine.step.pointwise import Gate, Norm
 from raylora.lora.narrow import NarrowLinear
-from raylora.lora.native import Call, Reads, library
+from raylora.lora.native import Call, library
 
 FAMILIES = frozenset(f"{family}ForCausalLM" for family in ("Llama", "Mistral", "Qwen2", "Qwen3"))
 """Whose layers compute as here: q, k, v apart, rotation of whole heads in each layer."""
@@ -34,8 +35,8 @@ class StepAdapters(Protocol):
         """What `step_calls` are good for; None where there are none."""
         ...
 
-    def step_calls(self, layer: str, x: Tensor, out: Tensor) -> Iterator[Call]:
-        """What adds to `out` [rows, out] for `x` [rows, in]."""
+    def step_calls(self, outs: Mapping[str, Tensor], x: Tensor) -> Iterator[Call]:
+        """What adds to each layer's output [rows, out] for `x` [rows, in], which they share."""
         ...
 
 
@@ -108,15 +109,16 @@ class StepProgram:
         self._gate, self._up = (new(rows, mlp.gate_proj.out_features) for _ in range(2))
         self._logits = new(rows, model.lm_head.out_features)
         self._seen = _seen(cache)
-        self._calls = [
+        work = [
             *(
-                call
+                one
                 for number, layer in enumerate(base.layers)
-                for call in self._layer(f"model.layers.{number}.", layer, cache.layers[number])
+                for one in self._layer(f"model.layers.{number}.", layer, cache.layers[number])
             ),
             vars(base.norm)["forward"].call(self._x, self._normed),
-            _linear(model.lm_head, self._normed, self._logits),
+            Product(model.lm_head, self._normed, self._logits),
         ]
+        self._calls = calls_of(work)
 
     def run(self, tokens: Tensor, lengths: Tensor, columns: int) -> Tensor:
         """Logits [rows, vocabulary], good until the next step.
@@ -133,30 +135,32 @@ class StepProgram:
             call.function(*call.args)
         return self._logits
 
-    def _layer(self, name: str, layer: Any, kept: Any) -> Iterator[Call]:
+    def _layer(self, name: str, layer: Any, kept: Any) -> Iterator[Product | Call]:
         attention, mlp = layer.self_attn, layer.mlp
         yield vars(layer.input_layernorm)["forward"].call(self._x, self._normed)
-        name_of = f"{name}self_attn.".__add__
-        for part, out in (("q", self._query), ("k", self._key), ("v", self._value)):
-            own = f"{part}_proj"
-            yield from self._adapted(name_of(own), getattr(attention, own), self._normed, out)
+        own = f"{name}self_attn."
+        outs = {"q_proj": self._query, "k_proj": self._key, "v_proj": self._value}
+        yield from self._adapted(own, attention, self._normed, outs)
         yield from self._attention(attention, kept)
-        yield from self._adapted(
-            name_of("o_proj"), attention.o_proj, self._attended, self._changed
-        )
+        yield from self._adapted(own, attention, self._attended, {"o_proj": self._changed})
         yield Call(self._x.add_, (self._changed,))
         yield vars(layer.post_attention_layernorm)["forward"].call(self._x, self._normed)
-        name_of = f"{name}mlp.".__add__
-        yield from self._adapted(name_of("gate_proj"), mlp.gate_proj, self._normed, self._gate)
-        yield from self._adapted(name_of("up_proj"), mlp.up_proj, self._normed, self._up)
+        own = f"{name}mlp."
+        # Not together as q, k, v: what both read does not fit into the second cache.
+        yield from self._adapted(own, mlp, self._normed, {"gate_proj": self._gate})
+        yield from self._adapted(own, mlp, self._normed, {"up_proj": self._up})
         yield vars(mlp)["forward"].call(self._gate, self._up)
-        yield from self._adapted(name_of("down_proj"), mlp.down_proj, self._gate, self._changed)
+        yield from self._adapted(own, mlp, self._gate, {"down_proj": self._changed})
         yield Call(self._x.add_, (self._changed,))
 
-    def _adapted(self, name: str, layer: nn.Linear, x: Tensor, out: Tensor) -> Iterator[Call]:
-        added = () if self._adapters is None else tuple(self._adapters.step_calls(name, x, out))
-        yield _linear(layer, x, out, [call.reads for call in added if call.reads is not None])
-        yield from added
+    def _adapted(
+        self, name: str, owner: Any, x: Tensor, outs: Mapping[str, Tensor]
+    ) -> Iterator[Product | Call]:
+        for part, out in outs.items():
+            yield Product(getattr(owner, part), x, out)
+        if self._adapters is not None:
+            by_name = {f"{name}{part}": out for part, out in outs.items()}
+            yield from self._adapters.step_calls(by_name, x)
 
     def _attention(self, attention: Any, kept: Any) -> Iterator[Call]:
         size, rows = attention.head_dim, len(self._x)
@@ -191,13 +195,6 @@ def _seen(cache: BatchCache) -> Tensor:
     """Columns that belong to each row, those to come included: [rows, capacity]."""
     starts = torch.tensor([[cache.width - length] for length in cache.lengths])
     return torch.arange(cache.capacity) >= starts
-
-
-def _linear(layer: Any, x: Tensor, out: Tensor, soon: Sequence[Reads] = ()) -> Call:
-    own = vars(layer).get("forward")
-    if own is not None:
-        return own.call(x, out, soon)
-    return Call(by_itself, (layer, x, out))
 
 
 def _layer_fits(layer: Any) -> bool:

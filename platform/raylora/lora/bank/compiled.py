@@ -1,10 +1,10 @@
-"""One token a row on a CPU: adapters of a batch where they lie, by the kernel."""
+"""Adapters of a batch where they lie, by a kernel on a CPU."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from raylora.lora.bank.kernel import Kernel, Standing, expand, shrink
+from raylora.lora.bank.kernel import Adapt, Kernel, Part, Standing
 from raylora.lora.bank.layout import Group, Weights
 from raylora.lora.bank.scales import row_scales
 from raylora.lora.bank.stacks import Stack
@@ -20,49 +20,77 @@ class Compiled:
         stack: Stack,
         rows: Mapping[str, Sequence[int]],
         adapters: Mapping[str, Weights],
+        tokens: int = 1,
     ) -> None:
+        """tokens: of each row."""
         self._kernel = kernel
         self._stack = stack
-        self._standing = Standing([stack.table[key] for key in rows], list(rows.values()))
-        self._scales = row_scales(rows, adapters, self._standing.order, stack.device)
+        self._standing = _standing(stack, rows, tokens)
+        order = [row for own in rows.values() for row in own]
+        self._scales = {
+            layer: scales.repeat_interleave(tokens)
+            for layer, scales in row_scales(rows, adapters, order, stack.device).items()
+        }
+        self._by_layer: dict[str, Adapt] = {}
+        """What `add` has used."""
         self._seen: Tensor | None = None
         """Input of the running call, by identity."""
         self._products: Tensor | None = None
         """A x for `_seen`, [rows, rank * layers]."""
         self._shared: tuple[Group, Tensor, Tensor] | None = None
-        """The last group and input of `calls`, and A x for them."""
+        """The last group and input of `call`, and A x for them."""
 
     def add(self, layer: str, x: Tensor, out: Tensor) -> None:
-        """Add to `out` [batch, 1, out], in place, for `x` [batch, 1, in]."""
-        if self._seen is not x:
-            self._products, call = self._shrink(layer, x[:, 0])
-            call.function(*call.args)
+        """Add to `out` [batch, tokens, out], in place, for `x` [batch, tokens, in]."""
+        adapt = self._by_layer.get(layer)
+        if adapt is None:
+            adapt = self._by_layer[layer] = self._adapt([layer])
+        given = None
+        if self._seen is not x or self._products is None:
+            self._products = self._new_products(layer, x)
             self._seen = x
-        assert self._products is not None
-        call = self._expand(layer, self._products, out[:, 0])
+            given = _rows(x)
+        call = adapt.call(self._products, [_rows(out)], given)
         call.function(*call.args)
 
-    def calls(self, layer: str, x: Tensor, out: Tensor) -> Iterator[Call]:
-        """What adds to `out` [batch, out] for `x` [batch, in], whatever is in the two by then.
+    def call(self, outs: Mapping[str, Tensor], x: Tensor) -> Call:
+        """What adds to each layer's output [batch, out] for `x` [batch, in], whatever is in them.
 
-        To be made layer by layer in the order of the calls: those with one input share a product.
+        outs: of layers of one group. To be made in the order of the calls: those that follow each
+        other with one group and input share a product.
         """
-        group = self._stack.layout.groups[layer]
-        if self._shared is None or self._shared[0] is not group or self._shared[1] is not x:
-            products, call = self._shrink(layer, x)
-            self._shared = (group, x, products)
-            yield call
-        yield self._expand(layer, self._shared[2], out)
+        group = self._stack.layout.groups[next(iter(outs))]
+        adapt, given = self._adapt(list(outs)), list(outs.values())
+        if self._shared is not None and self._shared[0] is group and self._shared[1] is x:
+            return adapt.call(self._shared[2], given, None)
+        products = self._new_products(group.layers[0], x)
+        self._shared = (group, x, products)
+        return adapt.call(products, given, x)
 
     def forget_input(self) -> None:
         """Let go of the last call's activations."""
         self._seen = self._products = None
 
-    def _shrink(self, layer: str, x: Tensor) -> tuple[Tensor, Call]:
-        return shrink(self._kernel, self._standing, x, self._stack.a[layer])
+    def _adapt(self, layers: Sequence[str]) -> Adapt:
+        layout, stack = self._stack.layout, self._stack
+        parts = [
+            Part(stack.b[layer], layout.rows(layer, layout.rank).start, self._scales.get(layer))
+            for layer in layers
+        ]
+        return Adapt(self._kernel, self._standing, stack.a[layers[0]], parts)
 
-    def _expand(self, layer: str, products: Tensor, out: Tensor) -> Call:
-        layout = self._stack.layout
-        own = products[:, layout.rows(layer, layout.rank)]
-        b, scales = self._stack.b[layer], self._scales.get(layer)
-        return expand(self._kernel, self._standing, own, b, scales, out)
+    def _new_products(self, layer: str, x: Tensor) -> Tensor:
+        return x.new_empty(len(self._standing.order), self._stack.a[layer].shape[1])
+
+
+def _rows(x: Tensor) -> Tensor:
+    """As [rows, width]; a copy only where the rows do not lie one after another."""
+    return x.flatten(0, 1)
+
+
+def _standing(stack: Stack, rows: Mapping[str, Sequence[int]], tokens: int) -> Standing:
+    """Of batch rows with so many tokens each, one below the other."""
+    each = (
+        [row * tokens + token for row in own for token in range(tokens)] for own in rows.values()
+    )
+    return Standing([stack.table[key] for key in rows], list(each))

@@ -6,8 +6,7 @@
  * Sums are fp32, rounded where PEFT rounds: after each product, the scale
  * and the sum. Ranks are multiples of 8.
  */
-#include "batch.h"
-#include "scalar.h"
+#include "adapt.h"
 
 /* Outputs that are summed up at once. */
 #define BLOCK 256
@@ -19,20 +18,21 @@ static inline void fetch(const stored *from, int64_t count)
         __builtin_prefetch(from + i);
 }
 
-/* products [rows, ranks] = A x, for x [batch, width], A [slots, ranks, width]. */
-void shrink(const struct batch *batch, const scalar *x, int64_t x_stride, const stored *a,
-            int64_t stride, int64_t width, int64_t ranks, scalar *products, int threads)
+static void shrink(const struct batch *batch, const struct input *input, int64_t ranks,
+                   scalar *products)
 {
-#pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
+    const scalar *x = input->x;
+    int64_t width = input->width;
+#pragma omp for collapse(2) schedule(static)
     for (int64_t s = 0; s < batch->adapters; s++)
         for (int64_t j = 0; j < ranks; j += 2) {
-            const stored *first = a + batch->slots[s] * stride + j * width;
+            const stored *first = input->a + batch->slots[s] * input->stride + j * width;
             const stored *second = first + width;
             int64_t k = batch->starts[s], end = batch->starts[s + 1];
             fetch(second + width, 2 * width);
             for (; k + 1 < end; k += 2) {
-                const scalar *here = x + batch->rows[k] * x_stride;
-                const scalar *next = x + batch->rows[k + 1] * x_stride;
+                const scalar *here = x + batch->rows[k] * input->x_stride;
+                const scalar *next = x + batch->rows[k + 1] * input->x_stride;
                 float h1 = 0, h2 = 0, n1 = 0, n2 = 0;
                 for (int64_t i = 0; i < width; i++) {
                     float u = wide_stored(first[i]), v = wide_stored(second[i]);
@@ -47,7 +47,7 @@ void shrink(const struct batch *batch, const scalar *x, int64_t x_stride, const 
                 products[(k + 1) * ranks + j + 1] = narrow(n2);
             }
             if (k < end) {
-                const scalar *here = x + batch->rows[k] * x_stride;
+                const scalar *here = x + batch->rows[k] * input->x_stride;
                 float h1 = 0, h2 = 0;
                 for (int64_t i = 0; i < width; i++) {
                     h1 += wide_stored(first[i]) * wide(here[i]);
@@ -59,22 +59,19 @@ void shrink(const struct batch *batch, const scalar *x, int64_t x_stride, const 
         }
 }
 
-/* out [batch, width] += scale (products B), for B [slots, rank, width] and those `rank` columns of
- * products [rows, ranks] that `products` points to; scales [rows] is NULL where all are 1. */
-void expand(const struct batch *batch, const scalar *products, int64_t ranks, const stored *b,
-            int64_t stride, int64_t width, int64_t rank, const float *scales, scalar *out,
-            int64_t out_stride, int threads)
+static void expand(const struct batch *batch, const struct part *part, int64_t ranks, int64_t rank)
 {
-#pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
+    int64_t width = part->width;
+#pragma omp for collapse(2) schedule(static) nowait
     for (int64_t s = 0; s < batch->adapters; s++)
         for (int64_t o = 0; o < width; o += BLOCK)
             for (int64_t k = batch->starts[s]; k < batch->starts[s + 1]; k++) {
-                const stored *from = b + batch->slots[s] * stride + o;
-                scalar *to = out + batch->rows[k] * out_stride + o;
+                const stored *from = part->b + batch->slots[s] * part->stride + o;
+                scalar *to = part->out + batch->rows[k] * part->out_stride + o;
                 int64_t wanted = width - o < BLOCK ? width - o : BLOCK;
                 float sums[BLOCK] = {0};
                 for (int64_t j = 0; j < rank; j += 4, from += 4 * width) {
-                    const scalar *own = products + k * ranks + j;
+                    const scalar *own = part->products + k * ranks + j;
                     float p0 = wide(own[0]), p1 = wide(own[1]);
                     float p2 = wide(own[2]), p3 = wide(own[3]);
                     if (k == batch->starts[s])
@@ -88,8 +85,8 @@ void expand(const struct batch *batch, const scalar *products, int64_t ranks, co
                 }
                 for (int64_t i = 0; i < wanted; i++) {
                     float delta = wide(narrow(sums[i]));
-                    if (scales)
-                        delta = wide(narrow(delta * scales[k]));
+                    if (part->scales)
+                        delta = wide(narrow(delta * part->scales[k]));
                     to[i] = narrow(wide(to[i]) + delta);
                 }
             }

@@ -1,35 +1,35 @@
-"""The functions of kernel.c or kernel_bf16.c, called without a copy."""
+"""The function of kernel.c, kernel_bf16.c or prompt_bf16.c, called without a copy."""
 
 import ctypes
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from raylora.lora.devices import BF16_DOTS, cpu_flags
+from raylora.lora.devices import BF16_DOTS, BF16_TILES, cpu_flags
 from raylora.lora.native import Call, Reads, library
 
 _ANY = Path(__file__).with_name("kernel.c")
 _DOTS = Path(__file__).with_name("kernel_bf16.c")
+_PROMPT_DOTS = Path(__file__).with_name("prompt_bf16.c")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """The two functions for one number format."""
+    """Its function for one number format."""
 
     library: ctypes.CDLL
 
     def __post_init__(self) -> None:
-        pointer, number, whole = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-        batch = ctypes.POINTER(_Batch)
-        shrink, expand = self.library.shrink, self.library.expand
-        shrink.argtypes = [batch, *(pointer, number) * 2, number, number, pointer, whole]
-        expand.argtypes = [batch, *(pointer, number) * 2, number, number, *(pointer,) * 2]
-        expand.argtypes += [number, whole]
-        shrink.restype = expand.restype = None
+        pointer, number = ctypes.c_void_p, ctypes.c_int64
+        argtypes = [ctypes.POINTER(_Batch), ctypes.POINTER(_Input), number, pointer]
+        argtypes += [ctypes.POINTER(_Part), number, number, ctypes.c_int]
+        self.library.adapt.argtypes = argtypes
+        self.library.adapt.restype = None
 
 
 class Standing:
@@ -48,51 +48,57 @@ class Standing:
         self.facts = _Batch(len(slots), *pointers)
 
 
-def shrink(kernel: Kernel, standing: Standing, x: Tensor, a: Tensor) -> tuple[Tensor, Call]:
-    """A x of each row, [rows, ranks], for `x` [batch, in] and `a` [slots, ranks, in]."""
-    _, ranks, width = a.shape
-    x = x if x.stride(1) == 1 else x.contiguous()
-    products = x.new_empty(len(standing.order), ranks)
-    args = (
-        standing.facts,
-        x.data_ptr(),
-        x.stride(0),
-        a.data_ptr(),
-        a.stride(0),
-        width,
-        ranks,
-        products.data_ptr(),
-        torch.get_num_threads(),
-    )
-    held = (standing, x, a, products)
-    return products, Call(kernel.library.shrink, args, held, Reads(a, standing.slots))
+class Part(NamedTuple):
+    """One of the layers that have an input in common."""
+
+    b: Tensor
+    """[slots, rank, out]"""
+    column: int
+    """The first of its `rank` ones in the products with A."""
+    scales: Tensor | None
+    """Of each row, [rows] in fp32; None where all are 1."""
 
 
-def expand(
-    kernel: Kernel,
-    standing: Standing,
-    products: Tensor,
-    b: Tensor,
-    scales: Tensor | None,
-    out: Tensor,
-) -> Call:
-    """Add to `out` [batch, out], in place, `products` [rows, rank] with `b` [slots, rank, out]."""
-    _, rank, width = b.shape
-    args = (
-        standing.facts,
-        products.data_ptr(),
-        products.stride(0),
-        b.data_ptr(),
-        b.stride(0),
-        width,
-        rank,
-        None if scales is None else scales.data_ptr(),
-        out.data_ptr(),
-        out.stride(0),
-        torch.get_num_threads(),
-    )
-    held = (standing, products, b, scales, out)
-    return Call(kernel.library.expand, args, held, Reads(b, standing.slots))
+class Adapt:
+    """What adds B A x to the outputs of some layers with one input, while the stack stays."""
+
+    def __init__(
+        self, kernel: Kernel, standing: Standing, a: Tensor, parts: Sequence[Part]
+    ) -> None:
+        """a: [slots, ranks, in]."""
+        self._kernel = kernel
+        self._standing = standing
+        self._scales = [part.scales for part in parts]
+        self._a = _Input(None, 0, a.data_ptr(), a.stride(0), a.shape[2])
+        self._parts = (_Part * len(parts))(*map(_part, parts))
+        self._columns = [part.column for part in parts]
+        self._rank = parts[0].b.shape[1]
+        self._reads = [Reads.of(stack, standing.slots) for stack in (a, *(p.b for p in parts))]
+
+    def call(self, products: Tensor, outs: Sequence[Tensor], x: Tensor | None) -> Call:
+        """Add to each `out` [batch, out]; what an earlier call did is not to be repeated after it.
+
+        products: A x of each row, [rows, ranks]; computed first where `x` [batch, in] is given.
+        """
+        start, size = products.data_ptr(), products.element_size()
+        for part, column, out in zip(self._parts, self._columns, outs, strict=True):
+            part.products = start + column * size
+            part.out, part.out_stride = out.data_ptr(), out.stride(0)
+        if x is not None:
+            self._a.x, self._a.x_stride = x.data_ptr(), x.stride(0)
+        args = (
+            self._standing.facts,
+            None if x is None else self._a,
+            products.shape[1],
+            start,
+            self._parts,
+            len(self._parts),
+            self._rank,
+            torch.get_num_threads(),
+        )
+        held = (self, products, outs, x)
+        reads = self._reads[1:] if x is None else self._reads
+        return Call(self._kernel.library.adapt, args, held, reads)
 
 
 @functools.cache
@@ -108,6 +114,17 @@ def load(dtype: torch.dtype, stored: torch.dtype) -> Kernel | None:
     return None if found is None else Kernel(found)
 
 
+@functools.cache
+def load_for_prompts(dtype: torch.dtype, stored: torch.dtype) -> Kernel | None:
+    """The one for many tokens a row, where it does better than torch's products."""
+    if not dtype is stored is torch.bfloat16:
+        return None
+    if BF16_DOTS not in cpu_flags() or BF16_TILES in cpu_flags():
+        return None
+    found = library(_PROMPT_DOTS, dtype)
+    return None if found is None else Kernel(found)
+
+
 class _Batch(ctypes.Structure):
     _fields_ = [
         ("adapters", ctypes.c_int64),
@@ -115,3 +132,31 @@ class _Batch(ctypes.Structure):
         ("starts", ctypes.c_void_p),
         ("rows", ctypes.c_void_p),
     ]
+
+
+class _Input(ctypes.Structure):
+    _fields_ = [
+        ("x", ctypes.c_void_p),
+        ("x_stride", ctypes.c_int64),
+        ("a", ctypes.c_void_p),
+        ("stride", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+    ]
+
+
+class _Part(ctypes.Structure):
+    _fields_ = [
+        ("b", ctypes.c_void_p),
+        ("stride", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("products", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+        ("out_stride", ctypes.c_int64),
+    ]
+
+
+def _part(part: Part) -> _Part:
+    b, _, scales = part
+    scaled = None if scales is None else scales.data_ptr()
+    return _Part(b.data_ptr(), b.stride(0), b.shape[2], None, scaled, None, 0)

@@ -5,11 +5,11 @@ whatever the mixture; by compiled.py on a CPU, else by batched.py. Layers with t
 (q, k, v; gate, up) share the product with A. One product of all rows with all adapters, masked,
 took 5 times as long at 16 rows of 16 adapters.
 
-Prompts, many tokens a row: the same in batched products where little of them would be dropped,
-else adapter by adapter.
+Prompts, many tokens a row: by compiled.py where the processor has a kernel for them, else in
+batched products where little of these would be dropped, else adapter by adapter.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from raylora.lora.bank.batched import Batched, waste
 from raylora.lora.bank.compiled import Compiled
-from raylora.lora.bank.kernel import load
+from raylora.lora.bank.kernel import Kernel, load, load_for_prompts
 from raylora.lora.bank.layout import Layout, Weights
 from raylora.lora.bank.one_by_one import OneByOne
 from raylora.lora.bank.stacks import Stack, Stacks
@@ -83,15 +83,20 @@ class Plan:
             versions.append(share.stack.table.version)
         return tuple(versions)
 
-    def step_calls(self, layer: str, x: Tensor, out: Tensor) -> Iterator[Call]:
-        """What adds to `out` [batch, out] each row's B A x, for `x` [batch, in].
+    def step_calls(self, outs: Mapping[str, Tensor], x: Tensor) -> Iterator[Call]:
+        """What adds to each layer's output [batch, out] each row's B A x, for `x` [batch, in].
 
-        Layer by layer in the order of the calls, after `step_version` and while it stays.
+        outs: of layers that have the input in common. After `step_version` and while it stays.
         """
         for share in self._shares:
             products = share.products(1)
-            if layer in share.layout.shapes and isinstance(products, Compiled):
-                yield from products.calls(layer, x, out)
+            if not isinstance(products, Compiled):
+                continue
+            groups = share.layout.groups
+            adapted = [layer for layer in outs if layer in groups]
+            for group in dict.fromkeys(groups[layer] for layer in adapted):
+                own = {layer: outs[layer] for layer in adapted if groups[layer] is group}
+                yield products.call(own, x)
 
     def leave(self) -> None:
         """Let go of the last call's activations."""
@@ -111,7 +116,7 @@ class _Share:
     _step: Products | None = None
     _step_version: int = -1
     _prompt: Products | None = None
-    _prompt_version: int = -1
+    _prompt_for: tuple[int, int] | None = None
 
     @property
     def layout(self) -> Layout:
@@ -125,9 +130,9 @@ class _Share:
                 self._step = self._for_step()
                 self._step_version = self.stack.table.version
             return self._step
-        if self._prompt is None or self._prompt_version != self.stack.table.version:
-            self._prompt = self._for_prompt()
-            self._prompt_version = self.stack.table.version
+        if self._prompt is None or self._prompt_for != (self.stack.table.version, tokens):
+            self._prompt = self._for_prompt(tokens)
+            self._prompt_for = self.stack.table.version, tokens
         return self._prompt
 
     def forget_input(self) -> None:
@@ -138,14 +143,21 @@ class _Share:
 
     def _for_step(self) -> Products:
         self.stack.hold_together(self.adapters)
-        on_cpu = self.stack.device.type == "cpu"
-        kernel = load(self.stack.dtype, self.stack.stored) if on_cpu else None
+        kernel = self._kernel(load)
         if kernel is not None:
             return Compiled(kernel, self.stack, self.rows, self.adapters)
         return Batched(self.stack, self.rows, self.adapters, self.batch)
 
-    def _for_prompt(self) -> Products:
+    def _for_prompt(self, tokens: int) -> Products:
         self.stack.hold(self.adapters)
+        kernel = self._kernel(load_for_prompts)
+        if kernel is not None:
+            return Compiled(kernel, self.stack, self.rows, self.adapters, tokens)
         if waste(self.stack, self.rows) <= MOST_WASTE:
             return Batched(self.stack, self.rows, self.adapters, self.batch)
         return OneByOne(self.stack, self.rows, self.adapters)
+
+    def _kernel(self, load: Callable[[torch.dtype, torch.dtype], Kernel | None]) -> Kernel | None:
+        if self.stack.device.type != "cpu":
+            return None
+        return load(self.stack.dtype, self.stack.stored)
