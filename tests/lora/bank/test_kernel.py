@@ -84,6 +84,30 @@ def test_each_token_of_a_prompt_gets_what_torch_gives_it(
 
 
 @needs_compiler
+@pytest.mark.parametrize("width", [64, 576, 1024, 1536, 2500])
+@pytest.mark.parametrize("tokens", [2, 37, 300])
+def test_a_prompts_numbers_are_those_of_torchs_linear_layers(
+    tokens: int, width: int, dots: Kernel
+) -> None:
+    """Which PEFT has: in the same order, so that not one is rounded otherwise."""
+    layout = Layouts({"o_proj": (96, width)}).of(("o_proj",), 32)
+    held = {"a": adapter(layout, 1, torch.bfloat16, 1)}
+    stack = Stack(layout, torch.bfloat16, CPU)
+    stack.hold(held)
+    draw = torch.Generator().manual_seed(3)
+    x = torch.randn(1, tokens, width, generator=draw).bfloat16()
+    found = torch.randn(1, tokens, 96, generator=draw).bfloat16()
+    flat = held["a"].flat
+    a, b = (
+        first(flat, "o_proj", 32) for first in (layout.first_rows_of_a, layout.first_rows_of_b)
+    )
+    linear = torch.nn.functional.linear
+    wanted = found + linear(linear(x, a), b.t().contiguous())
+    Compiled(dots, stack, {"a": [0]}, held, tokens).add("o_proj", x, found)
+    assert torch.equal(found, wanted)
+
+
+@needs_compiler
 def test_a_prompts_numbers_do_not_depend_on_threads(dots: Kernel) -> None:
     keys, batch = MIXTURES[2]
     threads = torch.get_num_threads()
