@@ -1,13 +1,15 @@
 """A child process that speaks JSON lines on stdout, each with the moment it was heard."""
 
 import json
+import os
+import signal
 import subprocess
 import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -56,9 +58,17 @@ class Child:
 
 @contextmanager
 def child(
-    command: Sequence[str], folder: Path, environment: dict[str, str], timeout_s: float
+    command: Sequence[str],
+    folder: Path,
+    environment: dict[str, str],
+    timeout_s: float,
+    *,
+    whole_group: bool = False,
 ) -> Iterator[Child]:
-    """Start a program; it is killed at the end of the block or of the time."""
+    """Start a program; it is killed at the end of the block or of the time.
+
+    whole_group: and with it what it has started, which some programs leave behind.
+    """
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
@@ -69,6 +79,7 @@ def child(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            start_new_session=whole_group,
         ) as process,
     ):
         limit = threading.Timer(timeout_s, process.kill)
@@ -83,3 +94,6 @@ def child(
                     process.wait(10)
                 except subprocess.TimeoutExpired:
                     process.kill()
+            if whole_group:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)

@@ -99,28 +99,21 @@ def byte_bound(engine: Generator, distinct: int) -> float:
 def _on(threads: int, base: Base, adapters: Mapping[str, Path]) -> Iterator[Bar]:
     texts = prompts(base, STREAMS)
     mixed = Workload(list(adapters), texts, spread(STREAMS, *NEW_TOKENS, seed=0))
-    even = [NEW_TOKENS[0]] * STREAMS
-    adapted, plain = (Workload(own, texts, even) for own in (mixed.keys, [None] * STREAMS))
-    with ExitStack() as stack:
-        engine = stack.enter_context(ours(base.path, threads=threads, adapters=adapters))
-        peers, missing = _peers(stack, threads, base, adapters)
-        for work in (adapted, plain):
-            once(engine, work)
-        own: list[Step] = []
-        with_adapters: list[Step] = []
-        alone: list[Step] = []
-        rates: dict[str, list[float]] = {name: [] for name in TARGETS}
-        for _ in range(ROUNDS):
-            own.append(once(engine, mixed))
-            for name in list(peers):
-                try:
-                    rates[name].append(_rate(name, peers[name], mixed))
-                except RuntimeError as error:
-                    missing[name] = str(error)
-                    del peers[name]
-            with_adapters.append(once(engine, adapted))
-            alone.append(once(engine, plain))
-        bound = byte_bound(engine, STREAMS)
+    own: list[Step] = []
+    rates: dict[str, list[float]] = {name: [] for name in TARGETS}
+    with ours(base.path, threads=threads, adapters=adapters) as engine:
+        with ExitStack() as stack:
+            peers, missing = _peers(stack, threads, base, adapters)
+            once(engine, mixed)
+            for _ in range(ROUNDS):
+                own.append(once(engine, mixed))
+                for name in list(peers):
+                    try:
+                        rates[name].append(_rate(name, peers[name], mixed))
+                    except RuntimeError as error:
+                        missing[name] = str(error)
+                        del peers[name]
+        cost = _cost(engine, mixed)
     on = f"{threads} thread{'s' * (threads > 1)}"
     yield shown(
         f"tokens/s, 16 adapters, {on}",
@@ -135,12 +128,28 @@ def _on(threads: int, base: Base, adapters: Mapping[str, Path]) -> Iterator[Bar]
             continue
         pairs = [step.rate / other for step, other in zip(own, rates[name], strict=True)]
         yield at_least(f"over {name}, {on}", pairs, target, "x")
-    cost = Cost(
-        [a.rate / b.rate for a, b in zip(with_adapters, alone, strict=True)],
-        [a.step_s - b.step_s for a, b in zip(with_adapters, alone, strict=True)],
-        bound,
-    )
     yield cost.bar(f"16 adapters over base only, {on}", BASE_SHARE)
+
+
+def _cost(engine: Generator, work: Workload) -> Cost:
+    """Of these adapters, with peers gone; each side comes first as often as the other.
+
+    Beside peers the side that comes after them is the slower one.
+    """
+    even = [NEW_TOKENS[0]] * STREAMS
+    sides = [Workload(keys, work.prompts, even) for keys in (work.keys, [None] * STREAMS)]
+    for side in sides:
+        once(engine, side)
+    pairs: list[tuple[Step, Step]] = []
+    for _ in range(ROUNDS):
+        adapted, plain = (once(engine, side) for side in sides)
+        plain_again, adapted_again = (once(engine, side) for side in sides[::-1])
+        pairs += [(adapted, plain), (adapted_again, plain_again)]
+    return Cost(
+        [adapted.rate / plain.rate for adapted, plain in pairs],
+        [adapted.step_s - plain.step_s for adapted, plain in pairs],
+        byte_bound(engine, STREAMS),
+    )
 
 
 def _peers(
