@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicCache
 
+from raylora.engine.step.prompt_pass import Packed
+
 _LEAST = 2
 """Columns of a pass: one alone would count as a step of the running batch in the bank."""
 
@@ -54,22 +56,37 @@ class Prefill:
         layers: list[Any] = self.cache.layers
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
-    def pass_of(self, tokens: int) -> dict[str, Any]:
-        """What the model is given for the next columns: about so many tokens, padding included."""
+    def next_columns(self, tokens: int) -> slice:
+        """Take the next ones, about so many tokens with padding; they are to be computed now."""
         columns = min(max(tokens // self.rows, _LEAST), self.left)
         if self.left - columns < _LEAST:
             columns = self.left
-        end = self._done + columns
-        part = slice(self._done, end)
-        self._done = end
+        start = self._done
+        self._done += columns
+        return slice(start, self._done)
+
+    def padded(self, columns: slice) -> dict[str, Any]:
+        """What the model's modules are given for them."""
         return {
-            "input_ids": self._tokens[:, part],
-            "attention_mask": self._mask[:, :end],
-            "position_ids": self._positions[:, part],
+            "input_ids": self._tokens[:, columns],
+            "attention_mask": self._mask[:, : columns.stop],
+            "position_ids": self._positions[:, columns],
             "past_key_values": self.cache,
             "use_cache": True,
             "logits_to_keep": 1,
         }
+
+    def packed(self, columns: slice) -> Packed:
+        """The same without padding."""
+        there = self._mask[:, columns].bool()
+        return Packed(
+            self._tokens[:, columns][there],
+            self._positions[:, columns][there],
+            there.sum(1).tolist(),
+            [self._width - length for length in self.lengths],
+            columns.stop,
+            columns.stop - columns.start,
+        )
 
     def read(self, row: int) -> torch.Tensor:
         """Keys and values of a whole prompt, [layers, 2, heads, tokens, size]."""

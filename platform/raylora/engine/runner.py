@@ -9,10 +9,12 @@ import torch
 
 from raylora.engine.cache import BatchCache
 from raylora.engine.prefill import Prefill
+from raylora.engine.step import prompt_pass
 from raylora.engine.step.attention import use_step_attention
 from raylora.engine.step.few_rows import use_few_rows
 from raylora.engine.step.pointwise import use_pointwise
 from raylora.engine.step.program import StepAdapters, StepPrograms
+from raylora.engine.step.prompt_pass import PromptPass
 
 
 class Adapters(Protocol):
@@ -48,6 +50,7 @@ class Runner:
         use_pointwise(model)
         use_step_attention(model)
         self._programs = StepPrograms(model)
+        self._packs = prompt_pass.fits(model)
 
     @property
     def bytes(self) -> int:
@@ -66,9 +69,14 @@ class Runner:
 
     def prefill(self, group: Prefill, tokens: int) -> torch.Tensor | None:
         """Compute about so many tokens; after the last, logits (rows, vocabulary) of the next."""
+        columns = group.next_columns(tokens)
         with self._adapters.rows(group.keys), torch.inference_mode():
-            logits = self._model(**group.pass_of(tokens)).logits[:, -1]
-        return None if group.left else logits
+            packed = self._prompt_pass(group, columns) if self._packs else None
+            if packed is None:
+                logits = self._model(**group.padded(columns)).logits[:, -1]
+                return None if group.left else logits
+            packed.run()
+            return None if group.left else packed.logits()
 
     def join(self, group: Prefill, chosen: Sequence[int], longest: int) -> None:
         """Take rows of a group into the batch: those at the indices `chosen`.
@@ -100,6 +108,14 @@ class Runner:
             self._cache.close_column()
             self._lengths = self._lengths + 1
         return logits
+
+    def _prompt_pass(self, group: Prefill, columns: slice) -> PromptPass | None:
+        packed, adapters, adds = group.packed(columns), self._adapters.in_force, None
+        if adapters is not None:
+            adds = adapters.prompt_calls(packed.counts)
+            if adds is None:
+                return None
+        return PromptPass(self._model, packed, group.cache, adds)
 
     def _by_modules(self, newest: torch.Tensor) -> torch.Tensor:
         lengths = self._lengths[:, None]

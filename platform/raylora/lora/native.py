@@ -13,9 +13,9 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ _FLAGS = (
 _HERE = Path(__file__).parent
 _COMPILE_S = 60.0
 _log = logging.getLogger(__name__)
+_Kernel = TypeVar("_Kernel")
 
 
 class Reads(NamedTuple):
@@ -71,6 +72,10 @@ class Call(NamedTuple):
     """What may be fetched before it, in the order of use, where that is worth while."""
 
 
+Adds = Callable[[Mapping[str, Tensor], Tensor], Iterator[Call]]
+"""What adds to each layer's output [tokens, out] for the `x` [tokens, in] that they share."""
+
+
 @functools.cache
 def library(
     source: Path, dtype: torch.dtype, *, stored: torch.dtype | None = None
@@ -96,6 +101,12 @@ def library(
     except (OSError, subprocess.SubprocessError) as error:
         _log.info("%s is left to torch: %s", source.stem, error)
         return None
+
+
+def required(kernel: _Kernel | None) -> _Kernel:
+    """What an earlier look has found."""
+    assert kernel is not None
+    return kernel
 
 
 def _compile(compiler: str, source: Path, made: Path, options: Sequence[str]) -> None:

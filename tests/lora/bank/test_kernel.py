@@ -103,7 +103,7 @@ def test_a_prompts_numbers_are_those_of_torchs_linear_layers(
     )
     linear = torch.nn.functional.linear
     wanted = found + linear(linear(x, a), b.t().contiguous())
-    Compiled(dots, stack, {"a": [0]}, held, tokens).add("o_proj", x, found)
+    Compiled(dots, stack, {"a": [0]}, held, [tokens]).add("o_proj", x, found)
     assert torch.equal(found, wanted)
 
 
@@ -156,7 +156,7 @@ def compare(
     stack.hold({"c": made["c"]})  # whoever comes later stands in another order
     held = {key: made[key] for key in rows}
     stack.hold_together(held)
-    compiled = Compiled(own, stack, rows, held, tokens)
+    compiled = Compiled(own, stack, rows, held, None if tokens == 1 else [tokens] * batch)
     batched = Batched(stack, rows, held, batch)
     draw = torch.Generator().manual_seed(9)
     inputs = {

@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from raylora.engine.step.few_rows import FewRows
 from raylora.lora.native import Call, Reads
@@ -44,7 +45,10 @@ def calls_of(work: Sequence[Product | Call]) -> list[Call]:
 
 def by_itself(layer: Any, x: Tensor, out: Tensor) -> None:
     """By the layer's own product, without its hooks."""
-    out.copy_(type(layer).forward(layer, x))
+    if type(layer) is nn.Linear and layer.bias is None:
+        torch.mm(x, layer.weight.t(), out=out)
+    else:
+        out.copy_(type(layer).forward(layer, x))
 
 
 def _taken(waiting: deque[Reads], product: FewRows, rows: int) -> list[Reads]:

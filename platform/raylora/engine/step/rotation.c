@@ -35,3 +35,19 @@ void rotate_and_keep(scalar *q, const scalar *k, const scalar *v, const scalar *
         }
     }
 }
+
+/* The same for the tokens of prompts: token t's key and value go to row rows[t], column
+ * columns[t]. */
+void rotate_and_place(scalar *q, const scalar *k, const scalar *v, const scalar *cos,
+                      const scalar *sin, scalar *keys, scalar *values, int64_t row_stride,
+                      int64_t head_stride, const int64_t *rows, const int64_t *columns,
+                      int64_t tokens, int64_t heads, int64_t kv_heads, int64_t size, int threads)
+{
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t t = 0; t < tokens; t++) {
+        int64_t place = rows[t] * row_stride;
+        rotate_and_keep(q + t * heads * size, k + t * kv_heads * size, v + t * kv_heads * size,
+                        cos + t * size, sin + t * size, keys + place, values + place, 0,
+                        head_stride, columns[t], 1, heads, kv_heads, size);
+    }
+}

@@ -1,7 +1,9 @@
 """Adapters of a batch where they lie, by a kernel on a CPU."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
+import torch
 from torch import Tensor
 
 from raylora.lora.bank.kernel import Adapt, Kernel, Part, Standing
@@ -20,17 +22,19 @@ class Compiled:
         stack: Stack,
         rows: Mapping[str, Sequence[int]],
         adapters: Mapping[str, Weights],
-        tokens: int = 1,
+        tokens: Sequence[int] | None = None,
     ) -> None:
-        """tokens: of each row."""
+        """tokens: of each batch row, which lie one after another; None is one of each."""
         self._kernel = kernel
         self._stack = stack
         self._standing = _standing(stack, rows, tokens)
         order = [row for own in rows.values() for row in own]
-        self._scales = {
-            layer: scales.repeat_interleave(tokens)
-            for layer, scales in row_scales(rows, adapters, order, stack.device).items()
-        }
+        self._scales = row_scales(rows, adapters, order, stack.device)
+        if tokens is not None:
+            repeated = torch.tensor([tokens[row] for row in order])
+            self._scales = {
+                layer: scales.repeat_interleave(repeated) for layer, scales in self._scales.items()
+            }
         self._by_layer: dict[str, Adapt] = {}
         """What `add` has used."""
         self._seen: Tensor | None = None
@@ -38,7 +42,7 @@ class Compiled:
         self._products: Tensor | None = None
         """A x for `_seen`, [rows, rank * layers]."""
         self._shared: tuple[Group, Tensor, Tensor] | None = None
-        """The last group and input of `call`, and A x for them."""
+        """The last group and input of `calls`, and A x for them."""
 
     def add(self, layer: str, x: Tensor, out: Tensor) -> None:
         """Add to `out` [batch, tokens, out], in place, for `x` [batch, tokens, in]."""
@@ -53,23 +57,29 @@ class Compiled:
         call = adapt.call(self._products, [_rows(out)], given)
         call.function(*call.args)
 
-    def call(self, outs: Mapping[str, Tensor], x: Tensor) -> Call:
-        """What adds to each layer's output [batch, out] for `x` [batch, in], whatever is in them.
+    def calls(self, outs: Mapping[str, Tensor], x: Tensor) -> Iterator[Call]:
+        """What adds to each output [tokens, out] for `x` [tokens, in], whatever is in them.
 
-        outs: of layers of one group. To be made in the order of the calls: those that follow each
-        other with one group and input share a product.
+        outs: by layer; the layers have the input in common. To be made in the order of the calls:
+        those that follow each other with one input share a product.
         """
-        group = self._stack.layout.groups[next(iter(outs))]
+        groups = self._stack.layout.groups
+        adapted = [layer for layer in outs if layer in groups]
+        for group in dict.fromkeys(groups[layer] for layer in adapted):
+            own = [layer for layer in adapted if groups[layer] is group]
+            yield self._call(group, {layer: outs[layer] for layer in own}, x)
+
+    def forget_input(self) -> None:
+        """Let go of the last call's activations."""
+        self._seen = self._products = None
+
+    def _call(self, group: Group, outs: Mapping[str, Tensor], x: Tensor) -> Call:
         adapt, given = self._adapt(list(outs)), list(outs.values())
         if self._shared is not None and self._shared[0] is group and self._shared[1] is x:
             return adapt.call(self._shared[2], given, None)
         products = self._new_products(group.layers[0], x)
         self._shared = (group, x, products)
         return adapt.call(products, given, x)
-
-    def forget_input(self) -> None:
-        """Let go of the last call's activations."""
-        self._seen = self._products = None
 
     def _adapt(self, layers: Sequence[str]) -> Adapt:
         layout, stack = self._stack.layout, self._stack
@@ -88,9 +98,14 @@ def _rows(x: Tensor) -> Tensor:
     return x.flatten(0, 1)
 
 
-def _standing(stack: Stack, rows: Mapping[str, Sequence[int]], tokens: int) -> Standing:
-    """Of batch rows with so many tokens each, one below the other."""
-    each = (
-        [row * tokens + token for row in own for token in range(tokens)] for own in rows.values()
-    )
-    return Standing([stack.table[key] for key in rows], list(each))
+def _standing(
+    stack: Stack, rows: Mapping[str, Sequence[int]], tokens: Sequence[int] | None
+) -> Standing:
+    each = list(rows.values())
+    if tokens is not None:
+        ends = list(accumulate(tokens))
+        each = [
+            [token for row in own for token in range(ends[row] - tokens[row], ends[row])]
+            for own in each
+        ]
+    return Standing([stack.table[key] for key in rows], each)

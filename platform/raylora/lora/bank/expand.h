@@ -2,29 +2,16 @@
 #ifndef EXPAND_H
 #define EXPAND_H
 
-#include "scalar.h"
-
-#ifndef __AVX512BF16__
-#error "needs AVX512-BF16"
-#endif
-#include <immintrin.h>
+#include "chains.h"
 
 /* Outputs that are summed up at once: two registers, of which one has every other 4. */
 #define OUTPUTS 32
-#define EXPAND_ROWS 8
+#define EXPAND_ROWS CHAIN_ROWS
 
 /* Those of the first OUTPUTS that there are. */
 static inline __mmask32 outputs_there(int64_t left)
 {
     return left < OUTPUTS ? (1u << left) - 1 : ~0u;
-}
-
-/* Two neighbours of a row, as each pair of a register has them. */
-static inline __m512bh pair(const scalar *own)
-{
-    int32_t both;
-    memcpy(&both, own, sizeof both);
-    return (__m512bh)_mm512_set1_epi32(both);
 }
 
 static inline __m512 widened(__m256i narrow)

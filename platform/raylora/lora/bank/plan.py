@@ -22,7 +22,7 @@ from raylora.lora.bank.kernel import Kernel, load, load_for_prompts
 from raylora.lora.bank.layout import Layout, Weights
 from raylora.lora.bank.one_by_one import OneByOne
 from raylora.lora.bank.stacks import Stack, Stacks
-from raylora.lora.native import Call
+from raylora.lora.native import Adds, Call
 
 MOST_WASTE = 1.25
 """Of a prompt's batched products over those that are wanted; calls are saved for that."""
@@ -90,13 +90,21 @@ class Plan:
         """
         for share in self._shares:
             products = share.products(1)
-            if not isinstance(products, Compiled):
-                continue
-            groups = share.layout.groups
-            adapted = [layer for layer in outs if layer in groups]
-            for group in dict.fromkeys(groups[layer] for layer in adapted):
-                own = {layer: outs[layer] for layer in adapted if groups[layer] is group}
-                yield products.call(own, x)
+            if isinstance(products, Compiled):
+                yield from products.calls(outs, x)
+
+    def prompt_calls(self, tokens: Sequence[int]) -> Adds | None:
+        """The same for so many tokens of each row, one after another; None where there is none.
+
+        All adapters are in place after it. The calls are to be made one by one.
+        """
+        found: list[Compiled] = []
+        for share in self._shares:
+            compiled = share.compiled_prompt(tokens)
+            if compiled is None:
+                return None
+            found.append(compiled)
+        return lambda outs, x: (call for own in found for call in own.calls(outs, x))
 
     def leave(self) -> None:
         """Let go of the last call's activations."""
@@ -149,13 +157,21 @@ class _Share:
         return Batched(self.stack, self.rows, self.adapters, self.batch)
 
     def _for_prompt(self, tokens: int) -> Products:
+        compiled = self.compiled_prompt([tokens] * self.batch)
+        if compiled is not None:
+            return compiled
         self.stack.hold(self.adapters)
-        kernel = self._kernel(load_for_prompts)
-        if kernel is not None:
-            return Compiled(kernel, self.stack, self.rows, self.adapters, tokens)
         if waste(self.stack, self.rows) <= MOST_WASTE:
             return Batched(self.stack, self.rows, self.adapters, self.batch)
         return OneByOne(self.stack, self.rows, self.adapters)
+
+    def compiled_prompt(self, tokens: Sequence[int]) -> Compiled | None:
+        """For so many tokens of each batch row, where the processor has a kernel for them."""
+        kernel = self._kernel(load_for_prompts)
+        if kernel is None:
+            return None
+        self.stack.hold(self.adapters)
+        return Compiled(kernel, self.stack, self.rows, self.adapters, tokens)
 
     def _kernel(self, load: Callable[[torch.dtype, torch.dtype], Kernel | None]) -> Kernel | None:
         if self.stack.device.type != "cpu":

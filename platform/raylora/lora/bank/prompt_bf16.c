@@ -2,17 +2,19 @@
  * bf16.
  *
  * The numbers are those that PEFT computes: sums have the order of torch's products (oneDNN 3 for
- * AVX512-BF16), chains over neighbouring pairs in pieces that are added up. Torch's batched products rearrange and copy what
- * these read where it lies, and add in a pass of its own: 215 against 115 ms for 16 prompts of
- * SmolLM2 with 88 tokens and adapters of rank 16 (AMD EPYC, Zen 4, one core).
+ * AVX512-BF16), chains over neighbouring pairs in pieces that are added up. Torch's batched
+ * products rearrange and copy what these read where it lies, and add in a pass of its own: 215
+ * against 120 ms for 16 prompts of SmolLM2 with 88 tokens and adapters of rank 16 (AMD EPYC, Zen 4,
+ * one core).
  */
 #include "adapt.h"
+#include "chains.h"
 #include "expand.h"
 
-/* Tokens at once, and of a unit of work; ranks at once. */
-#define TOKENS 8
+#define TOKENS CHAIN_ROWS
+#define RANKS CHAIN_SUMS
+/* Tokens of a unit of work. */
 #define MOST_TOKENS 96
-#define RANKS 16
 /* Columns of A before the next tokens' turn: 16 KB of 16 ranks. */
 #define COLUMNS 512
 /* Columns that are one chain of a sum; of a width up to 1,024 it is half of that. */
@@ -49,70 +51,6 @@ static struct unit unit_at(const struct batch *batch, int64_t place)
     return (struct unit){s, first, next < end ? next : end};
 }
 
-/* Calls a function whose second argument is a constant from 1 to TOKENS. */
-#define FOR_EACH_NUMBER(function, first, number, ...)              \
-    switch (number) {                                              \
-    case 1: function(first, 1, __VA_ARGS__); break;                \
-    case 2: function(first, 2, __VA_ARGS__); break;                \
-    case 3: function(first, 3, __VA_ARGS__); break;                \
-    case 4: function(first, 4, __VA_ARGS__); break;                \
-    case 5: function(first, 5, __VA_ARGS__); break;                \
-    case 6: function(first, 6, __VA_ARGS__); break;                \
-    case 7: function(first, 7, __VA_ARGS__); break;                \
-    default: function(first, TOKENS, __VA_ARGS__);                 \
-    }
-
-/* 16 pairs of each of up to 16 rows of A, width apart, turned: those of a pair of columns side by
- * side. Zeros for rows and columns that are not there. */
-static inline void turn(const scalar *a, int rows, int64_t width, __mmask32 there, int32_t *to)
-{
-    __m512 x[RANKS], y[RANKS];
-    for (int i = 0; i < RANKS; i++)
-        x[i] = (__m512)(i < rows ? _mm512_maskz_loadu_epi16(there, a + i * width)
-                                 : _mm512_setzero_si512());
-    for (int i = 0; i < RANKS; i += 2) {
-        y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
-    }
-    for (int i = 0; i < RANKS; i += 4)
-        for (int half = 0; half < 2; half++) {
-            __m512d u = (__m512d)y[i + half], v = (__m512d)y[i + 2 + half];
-            x[i + 2 * half] = (__m512)_mm512_unpacklo_pd(u, v);
-            x[i + 2 * half + 1] = (__m512)_mm512_unpackhi_pd(u, v);
-        }
-    for (int i = 0; i < 4; i++) {
-        __m512 even = _mm512_shuffle_f32x4(x[i], x[4 + i], 0x88);
-        __m512 odd = _mm512_shuffle_f32x4(x[i], x[4 + i], 0xdd);
-        __m512 other_even = _mm512_shuffle_f32x4(x[8 + i], x[12 + i], 0x88);
-        __m512 other_odd = _mm512_shuffle_f32x4(x[8 + i], x[12 + i], 0xdd);
-        _mm512_store_ps(to + RANKS * i, _mm512_shuffle_f32x4(even, other_even, 0x88));
-        _mm512_store_ps(to + RANKS * (4 + i), _mm512_shuffle_f32x4(odd, other_odd, 0x88));
-        _mm512_store_ps(to + RANKS * (8 + i), _mm512_shuffle_f32x4(even, other_even, 0xdd));
-        _mm512_store_ps(to + RANKS * (12 + i), _mm512_shuffle_f32x4(odd, other_odd, 0xdd));
-    }
-}
-
-/* sums [rows, RANKS] += so many columns of x and A, for A as `turn` leaves it. */
-static inline __attribute__((always_inline)) void
-add_products(const scalar *const *x, int rows, const int32_t *a, int64_t columns, float *sums)
-{
-    __m512 own[TOKENS];
-    for (int i = 0; i < rows; i++)
-        own[i] = _mm512_load_ps(sums + RANKS * i);
-    for (int64_t k = 0; k + 2 <= columns; k += 2, a += RANKS) {
-        __m512bh those = (__m512bh)_mm512_load_si512(a);
-        for (int i = 0; i < rows; i++)
-            own[i] = _mm512_dpbf16_ps(own[i], those, pair(x[i] + k));
-    }
-    if (columns % 2)
-        for (int i = 0; i < rows; i++) {
-            __m512bh last = (__m512bh)_mm512_set1_epi32(x[i][columns - 1]);
-            own[i] = _mm512_dpbf16_ps(own[i], (__m512bh)_mm512_load_si512(a), last);
-        }
-    for (int i = 0; i < rows; i++)
-        _mm512_store_ps(sums + RANKS * i, own[i]);
-}
-
 static void shrink(const struct batch *batch, const struct input *input, int64_t ranks,
                    scalar *products)
 {
@@ -137,7 +75,7 @@ static void shrink(const struct batch *batch, const struct input *input, int64_t
                 for (int i = 0; i < wanted; i++)
                     from[i] = input->x + batch->rows[row + i] * input->x_stride + k;
                 float *to = chains + (row - unit.first) * RANKS;
-                FOR_EACH_NUMBER(add_products, from, wanted, turned, columns, to)
+                FOR_EACH_NUMBER(add_chains, from, wanted, turned, columns, to)
             }
             int64_t done = k + columns;
             if (done == width || done % chain == 0)
