@@ -36,10 +36,12 @@ Rates = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Step:
-    """One pass of the engine over a workload."""
+    """What one pass of the engine over a workload took."""
 
     rate: float
+    """Prompts included."""
     step_s: float
+    """Of one token for each row: prompts, which are bound by arithmetic, are not in it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def measure() -> Iterator[Bar]:
 def once(engine: Generator, work: Workload) -> Step:
     """One pass of ours."""
     done = engine.tell("generate", **work.facts())
-    return Step(done["tokens"] / done["seconds"], done["seconds"] / done["steps"])
+    return Step(done["tokens"] / done["seconds"], done["step_s"])
 
 
 def byte_bound(engine: Generator, distinct: int) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from raylora.engine.step.prompt_pass import Packed
 
@@ -25,8 +25,13 @@ class Prefill:
         keys: Sequence[str | None],
         known: Sequence[torch.Tensor | None],
         device: torch.device,
+        whole: torch.Tensor | None = None,
     ) -> None:
-        """known: of each prompt's beginning, [layers, 2, heads, tokens, size], or None."""
+        """known: of each prompt's beginning, [layers, 2, heads, tokens, size], or None.
+
+        whole: one like that, of no tokens. With it the cache has all columns from the beginning,
+        as packed passes want it; without it one pass after another adds its own.
+        """
         self.keys = list(keys)
         self.lengths = [len(prompt) for prompt in prompts]
         self._tokens, self._mask, self._positions = left_padded(prompts, device)
@@ -38,7 +43,12 @@ class Prefill:
         self._done = self._width - min(max(unknown, _LEAST), self._width)
         self.reused = [max(0, self._done - (self._width - length)) for length in self.lengths]
         """Tokens of each prompt that are not computed."""
-        self.cache = _cache_of(known, self.reused, self._done) if self._done else DynamicCache()
+        self.cache = DynamicCache()
+        if whole is not None:
+            self.cache = _cache_of(known, self.reused, self._done, whole, self._width)
+        elif self._done:
+            like = next(part for part in known if part is not None)
+            self.cache = _cache_of(known, self.reused, self._done, like, self._done)
 
     @property
     def rows(self) -> int:
@@ -85,7 +95,6 @@ class Prefill:
             there.sum(1).tolist(),
             [self._width - length for length in self.lengths],
             columns.stop,
-            columns.stop - columns.start,
         )
 
     def read(self, row: int) -> torch.Tensor:
@@ -113,16 +122,26 @@ def left_padded(
 
 
 def _cache_of(
-    known: Sequence[torch.Tensor | None], reused: Sequence[int], columns: int
+    known: Sequence[torch.Tensor | None],
+    reused: Sequence[int],
+    done: int,
+    like: torch.Tensor,
+    columns: int,
 ) -> DynamicCache:
-    """Columns of each row's known tokens, aligned at the last one; zeros to the left of them."""
-    like = next(part for part in known if part is not None)
+    """Columns of each row's known tokens, the last of them at `done`; zeros around them."""
     layers, two, heads, _, size = like.shape
     filled = like.new_zeros(layers, two, len(known), heads, columns, size)
     for row, (part, tokens) in enumerate(zip(known, reused, strict=True)):
         if part is not None and tokens:
-            filled[:, :, row, :, columns - tokens :] = part[:, :, :, :tokens]
+            filled[:, :, row, :, done - tokens : done] = part[:, :, :, :tokens]
     cache = DynamicCache()
-    for number, layer in enumerate(filled):
-        cache.update(layer[0], layer[1], number)
+    cache.layers.extend(_layer_of(keys, values) for keys, values in filled)
     return cache
+
+
+def _layer_of(keys: torch.Tensor, values: torch.Tensor) -> DynamicLayer:
+    """As it is after an update with these, without their copy."""
+    layer = DynamicLayer()
+    layer.lazy_initialization(keys, values)
+    layer.keys, layer.values = keys, values
+    return layer

@@ -50,7 +50,8 @@ class Runner:
         use_pointwise(model)
         use_step_attention(model)
         self._programs = StepPrograms(model)
-        self._packs = prompt_pass.fits(model)
+        self._whole = no_tokens(model) if prompt_pass.fits(model) else None
+        """With it prompts are packed."""
 
     @property
     def bytes(self) -> int:
@@ -65,18 +66,20 @@ class Runner:
     ) -> Prefill:
         """Prompts to prefill together; the running rows are not touched until `join`."""
         with torch.inference_mode():
-            return Prefill(prompts, keys, known, self._model.device)
+            return Prefill(prompts, keys, known, self._model.device, self._whole)
 
     def prefill(self, group: Prefill, tokens: int) -> torch.Tensor | None:
         """Compute about so many tokens; after the last, logits (rows, vocabulary) of the next."""
         columns = group.next_columns(tokens)
         with self._adapters.rows(group.keys), torch.inference_mode():
-            packed = self._prompt_pass(group, columns) if self._packs else None
-            if packed is None:
+            if self._whole is None:
                 logits = self._model(**group.padded(columns)).logits[:, -1]
                 return None if group.left else logits
-            packed.run()
-            return None if group.left else packed.logits()
+            packed, adapters = group.packed(columns), self._adapters.in_force
+            adds = None if adapters is None else adapters.prompt_calls(packed.counts)
+            prompt_pass = PromptPass(self._model, packed, group.cache, adds)
+            prompt_pass.run()
+            return None if group.left else prompt_pass.logits()
 
     def join(self, group: Prefill, chosen: Sequence[int], longest: int) -> None:
         """Take rows of a group into the batch: those at the indices `chosen`.
@@ -108,14 +111,6 @@ class Runner:
             self._cache.close_column()
             self._lengths = self._lengths + 1
         return logits
-
-    def _prompt_pass(self, group: Prefill, columns: slice) -> PromptPass | None:
-        packed, adapters, adds = group.packed(columns), self._adapters.in_force, None
-        if adapters is not None:
-            adds = adapters.prompt_calls(packed.counts)
-            if adds is None:
-                return None
-        return PromptPass(self._model, packed, group.cache, adds)
 
     def _by_modules(self, newest: torch.Tensor) -> torch.Tensor:
         lengths = self._lengths[:, None]
@@ -153,13 +148,20 @@ class Runner:
         self._lengths = torch.tensor(self._cache.lengths, device=self._model.device)
 
 
-def token_bytes(model: Any) -> int:
-    """Keys and values of one token in all layers."""
+def no_tokens(model: Any) -> torch.Tensor:
+    """Keys and values of none, [layers, 2, heads, 0, size]."""
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     kept = getattr(config, "num_key_value_heads", None) or heads
-    return 2 * config.num_hidden_layers * kept * size * model.dtype.itemsize
+    shape = (config.num_hidden_layers, 2, kept, 0, size)
+    return torch.empty(shape, dtype=model.dtype, device=model.device)
+
+
+def token_bytes(model: Any) -> int:
+    """Keys and values of one token in all layers."""
+    layers, two, heads, _, size = no_tokens(model).shape
+    return layers * two * heads * size * model.dtype.itemsize
 
 
 def keep_head_flat(model: Any) -> None:

@@ -29,11 +29,13 @@ pytestmark = pytest.mark.skipif(
     prompt_pass.prompt_attention(BF16) is None, reason="prompts are the modules' here"
 )
 
-HEADS = {"head_dim": 32}
+HEADS: dict[str, Any] = {"head_dim": 32}
+WIDER: dict[str, Any] = SIZES | {"hidden_size": 128}
+"""With heads of as many numbers."""
 MODELS: dict[str, Any] = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, **HEADS)),
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, **HEADS, sliding_window=None)),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES | {"hidden_size": 128})),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**WIDER)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, **HEADS)),
 }
 PROMPTS = [IDS[0][:7], IDS[1][:23], IDS[2][:2], IDS[3]]

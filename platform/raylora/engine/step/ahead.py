@@ -45,7 +45,8 @@ def calls_of(work: Sequence[Product | Call]) -> list[Call]:
 
 def by_itself(layer: Any, x: Tensor, out: Tensor) -> None:
     """By the layer's own product, without its hooks."""
-    if type(layer) is nn.Linear and layer.bias is None:
+    bias: Tensor | None = layer.bias
+    if type(layer) is nn.Linear and bias is None:
         torch.mm(x, layer.weight.t(), out=out)
     else:
         out.copy_(type(layer).forward(layer, x))

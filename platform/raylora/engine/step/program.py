@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from raylora.engine.cache import BatchCache
 from raylora.engine.step.ahead import Product, calls_of
-from raylora.engine.step.attention import NAME, attention_kernel
+from raylora.engine.step.attention import MOST_SIZE, NAME, attention_kernel
 from raylora.engine.step.few_rows import FewRows
 from raylora.engine.step.forward_pass import ForwardPass
 from raylora.engine.step.pointwise import Gate, Norm
@@ -35,8 +35,8 @@ class StepAdapters(Protocol):
         """What adds to each layer's output [rows, out] for `x` [rows, in], which they share."""
         ...
 
-    def prompt_calls(self, tokens: Sequence[int]) -> Adds | None:
-        """The same for so many tokens of each row, one after another; None where there is none."""
+    def prompt_calls(self, tokens: Sequence[int]) -> Adds:
+        """The same for so many tokens of each row, one after another, where there is a kernel."""
         ...
 
 
@@ -81,7 +81,8 @@ def fits(model: Any) -> bool:
     base = model.model
     size = base.layers[0].self_attn.head_dim
     return (
-        2 * base.rotary_emb.inv_freq.numel() == size
+        size <= MOST_SIZE
+        and 2 * base.rotary_emb.inv_freq.numel() == size
         and all(map(_layer_fits, base.layers))
         and isinstance(vars(base.norm).get("forward"), Norm)
         and _linear_fits(model.lm_head)

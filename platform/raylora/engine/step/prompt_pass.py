@@ -18,6 +18,7 @@ from raylora.engine.step import program
 from raylora.engine.step.ahead import calls_of
 from raylora.engine.step.forward_pass import ForwardPass
 from raylora.engine.step.rotation import rotation
+from raylora.lora.bank.kernel import load_for_prompts
 from raylora.lora.devices import BF16_DOTS, BF16_TILES, cpu_flags
 from raylora.lora.native import Adds, Call, library, required
 
@@ -36,14 +37,14 @@ class Packed(NamedTuple):
     firsts: Sequence[int]
     """Column of the cache in which each row begins."""
     columns: int
-    """Of the cache after the pass."""
-    new_columns: int
-    """Those of them that come with it."""
+    """Of the cache that are filled after the pass."""
 
 
 def fits(model: Any) -> bool:
     """Whether a model's prompts can be computed so."""
     if not program.fits(model) or prompt_attention(model.dtype) is None:
+        return False
+    if load_for_prompts(model.dtype, model.dtype) is None:
         return False
     return model.model.layers[0].self_attn.head_dim % _PIECE == 0
 
@@ -70,13 +71,13 @@ def prompt_attention(dtype: torch.dtype) -> Callable[..., None] | None:
 
 
 class PromptPass(ForwardPass):
-    """One pass, whose keys and values are added to a cache."""
+    """One pass, whose keys and values go to their places in a cache that has all columns."""
 
     def __init__(self, model: Any, packed: Packed, cache: DynamicCache, adds: Adds | None) -> None:
         super().__init__(model, len(packed.ids), adds)
         self._model = model
         self._packed = packed
-        self._cache = cache
+        self._kept: Sequence[Any] = cache.layers
         counts = torch.tensor(packed.counts)
         ends = counts.cumsum(0)
         self._last = ends - 1
@@ -84,8 +85,8 @@ class PromptPass(ForwardPass):
         self._firsts = torch.tensor(packed.firsts)
         self._rows = torch.arange(len(counts)).repeat_interleave(counts)
         behind = ends.repeat_interleave(counts) - torch.arange(len(packed.ids))
-        self._columns = packed.new_columns - behind
-        """Of each token, among the new ones."""
+        self._columns = packed.columns - behind
+        """Of each token."""
 
     def run(self) -> None:
         """Fill the cache."""
@@ -100,19 +101,14 @@ class PromptPass(ForwardPass):
         return self._model.lm_head(self._model.model.norm(last))
 
     def _attend(self, number: int, attention: Any) -> Iterator[Call]:
-        """Each call is made before the next one is asked for."""
-        size, rows = attention.head_dim, len(self._packed.counts)
+        kept, size, rows = self._kept[number], attention.head_dim, len(self._packed.counts)
         heads, kv_heads = (x.shape[1] // size for x in (self._query, self._key))
-        # Zeros: what pads a row is copied into the batch's cache with it.
-        new = [
-            self._key.new_zeros(rows, kv_heads, self._packed.new_columns, size) for _ in range(2)
-        ]
-        rotated = (self._query, self._key, self._value, self._cos, self._sin, *new)
+        apart = (kept.keys.stride(0), kept.keys.stride(1))
         threads = torch.get_num_threads()
+        rotated = (self._query, self._key, self._value, self._cos, self._sin)
         args = (
-            *(tensor.data_ptr() for tensor in rotated),
-            new[0].stride(0),
-            new[0].stride(1),
+            *(tensor.data_ptr() for tensor in (*rotated, kept.keys, kept.values)),
+            *apart,
             self._rows.data_ptr(),
             self._columns.data_ptr(),
             len(self._rows),
@@ -122,13 +118,9 @@ class PromptPass(ForwardPass):
             threads,
         )
         yield Call(required(rotation(self._x.dtype)).rotate_and_place, args)
-        keys, values = self._cache.update(new[0], new[1], number)
         args = (
-            self._query.data_ptr(),
-            keys.data_ptr(),
-            values.data_ptr(),
-            keys.stride(0),
-            keys.stride(1),
+            *(tensor.data_ptr() for tensor in (self._query, kept.keys, kept.values)),
+            *apart,
             self._starts.data_ptr(),
             self._firsts.data_ptr(),
             rows,

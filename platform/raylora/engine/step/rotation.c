@@ -3,17 +3,24 @@
  */
 #include "scalar.h"
 
+/* The largest half of a head. */
+#define MOST 128
+
 /* cos and sin [size] of the row's position. out may be x. */
 static inline void rotate(const scalar *x, const scalar *cos, const scalar *sin, int64_t size,
                           scalar *out)
 {
     int64_t half = size / 2;
+    scalar low[MOST], high[MOST];
+    memcpy(low, x, half * sizeof *x);
+    memcpy(high, x + half, half * sizeof *x);
     for (int64_t i = 0; i < half; i++) {
-        float low = wide(x[i]), high = wide(x[half + i]);
-        float turned = wide(narrow(-high * wide(sin[i])));
-        float other = wide(narrow(low * wide(sin[half + i])));
-        out[i] = narrow(wide(narrow(low * wide(cos[i]))) + turned);
-        out[half + i] = narrow(wide(narrow(high * wide(cos[half + i]))) + other);
+        float turned = wide(narrow(-wide(high[i]) * wide(sin[i])));
+        out[i] = narrow(wide(narrow(wide(low[i]) * wide(cos[i]))) + turned);
+    }
+    for (int64_t i = 0; i < half; i++) {
+        float turned = wide(narrow(wide(low[i]) * wide(sin[half + i])));
+        out[half + i] = narrow(wide(narrow(wide(high[i]) * wide(cos[half + i]))) + turned);
     }
 }
 

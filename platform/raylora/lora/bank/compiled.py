@@ -1,6 +1,6 @@
 """Adapters of a batch where they lie, by a kernel on a CPU."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 import torch
@@ -10,7 +10,7 @@ from raylora.lora.bank.kernel import Adapt, Kernel, Part, Standing
 from raylora.lora.bank.layout import Group, Weights
 from raylora.lora.bank.scales import row_scales
 from raylora.lora.bank.stacks import Stack
-from raylora.lora.native import Call
+from raylora.lora.native import Call, Reads
 
 
 class Compiled:
@@ -27,6 +27,7 @@ class Compiled:
         """tokens: of each batch row, which lie one after another; None is one of each."""
         self._kernel = kernel
         self._stack = stack
+        self._tokens = tokens
         self._standing = _standing(stack, rows, tokens)
         order = [row for own in rows.values() for row in own]
         self._scales = row_scales(rows, adapters, order, stack.device)
@@ -35,6 +36,8 @@ class Compiled:
             self._scales = {
                 layer: scales.repeat_interleave(repeated) for layer, scales in self._scales.items()
             }
+        self._room: dict[int, Tensor] = {}
+        """By number of ranks."""
         self._by_layer: dict[str, Adapt] = {}
         """What `add` has used."""
         self._seen: Tensor | None = None
@@ -51,7 +54,7 @@ class Compiled:
             adapt = self._by_layer[layer] = self._adapt([layer])
         given = None
         if self._seen is not x or self._products is None:
-            self._products = self._new_products(layer, x)
+            self._products = self._products_of(layer, x)
             self._seen = x
             given = _rows(x)
         call = adapt.call(self._products, [_rows(out)], given)
@@ -76,10 +79,17 @@ class Compiled:
     def _call(self, group: Group, outs: Mapping[str, Tensor], x: Tensor) -> Call:
         adapt, given = self._adapt(list(outs)), list(outs.values())
         if self._shared is not None and self._shared[0] is group and self._shared[1] is x:
-            return adapt.call(self._shared[2], given, None)
-        products = self._new_products(group.layers[0], x)
+            return self._reading(adapt.call(self._shared[2], given, None), outs)
+        products = self._products_of(group.layers[0], x)
         self._shared = (group, x, products)
-        return adapt.call(products, given, x)
+        return self._reading(adapt.call(products, given, x), outs, group.layers[0])
+
+    def _reading(self, call: Call, layers: Iterable[str], *of_a: str) -> Call:
+        if self._tokens is not None:
+            return call  # its products are not bound by what they read
+        stack, slots = self._stack, self._standing.slots
+        stacks = [*(stack.a[layer] for layer in of_a), *(stack.b[layer] for layer in layers)]
+        return call._replace(reads=[Reads.of(each, slots) for each in stacks])
 
     def _adapt(self, layers: Sequence[str]) -> Adapt:
         layout, stack = self._stack.layout, self._stack
@@ -89,8 +99,12 @@ class Compiled:
         ]
         return Adapt(self._kernel, self._standing, stack.a[layers[0]], parts)
 
-    def _new_products(self, layer: str, x: Tensor) -> Tensor:
-        return x.new_empty(len(self._standing.order), self._stack.a[layer].shape[1])
+    def _products_of(self, layer: str, x: Tensor) -> Tensor:
+        """Room for A x, in which the last one with as many ranks was."""
+        ranks = self._stack.a[layer].shape[1]
+        if ranks not in self._room:
+            self._room[ranks] = x.new_empty(len(self._standing.order), ranks)
+        return self._room[ranks]
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from raylora.lora.devices import BF16_DOTS, BF16_TILES, cpu_flags
-from raylora.lora.native import Call, Reads, library
+from raylora.lora.native import Call, library
 
 _ANY = Path(__file__).with_name("kernel.c")
 _DOTS = Path(__file__).with_name("kernel_bf16.c")
@@ -73,7 +73,6 @@ class Adapt:
         self._parts = (_Part * len(parts))(*map(_part, parts))
         self._columns = [part.column for part in parts]
         self._rank = parts[0].b.shape[1]
-        self._reads = [Reads.of(stack, standing.slots) for stack in (a, *(p.b for p in parts))]
 
     def call(self, products: Tensor, outs: Sequence[Tensor], x: Tensor | None) -> Call:
         """Add to each `out` [batch, out]; what an earlier call did is not to be repeated after it.
@@ -96,9 +95,7 @@ class Adapt:
             self._rank,
             torch.get_num_threads(),
         )
-        held = (self, products, outs, x)
-        reads = self._reads[1:] if x is None else self._reads
-        return Call(self._kernel.library.adapt, args, held, reads)
+        return Call(self._kernel.library.adapt, args, (self, products, outs, x))
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from raylora.lora.bank.kernel import Kernel, load, load_for_prompts
 from raylora.lora.bank.layout import Layout, Weights
 from raylora.lora.bank.one_by_one import OneByOne
 from raylora.lora.bank.stacks import Stack, Stacks
-from raylora.lora.native import Adds, Call
+from raylora.lora.native import Adds, Call, required
 
 MOST_WASTE = 1.25
 """Of a prompt's batched products over those that are wanted; calls are saved for that."""
@@ -93,17 +93,13 @@ class Plan:
             if isinstance(products, Compiled):
                 yield from products.calls(outs, x)
 
-    def prompt_calls(self, tokens: Sequence[int]) -> Adds | None:
-        """The same for so many tokens of each row, one after another; None where there is none.
+    def prompt_calls(self, tokens: Sequence[int]) -> Adds:
+        """The same for so many tokens of each row, one after another.
 
-        All adapters are in place after it. The calls are to be made one by one.
+        Where `load_for_prompts` has a kernel. All adapters are in place after it; each call is to
+        be made before the next is asked for.
         """
-        found: list[Compiled] = []
-        for share in self._shares:
-            compiled = share.compiled_prompt(tokens)
-            if compiled is None:
-                return None
-            found.append(compiled)
+        found = [required(share.compiled_prompt(tokens)) for share in self._shares]
         return lambda outs, x: (call for own in found for call in own.calls(outs, x))
 
     def leave(self) -> None:

@@ -38,17 +38,27 @@ static int64_t all_units(const struct batch *batch)
     return count;
 }
 
-/* An adapter's units are of about the same size. */
+/* The part of so many that begins here, of about the same size as the others: with one token left
+ * over a pass would take as long as with all. */
+static int64_t part_at(int64_t place, int64_t count, int64_t size)
+{
+    return place * size / count;
+}
+
 static struct unit unit_at(const struct batch *batch, int64_t place)
 {
     int64_t s = 0;
     for (; place >= units_of(batch, s); s++)
         place -= units_of(batch, s);
-    int64_t count = units_of(batch, s), end = batch->starts[s + 1];
-    int64_t blocks = (end - batch->starts[s] + TOKENS - 1) / TOKENS;
-    int64_t first = batch->starts[s] + place * blocks / count * TOKENS;
-    int64_t next = batch->starts[s] + (place + 1) * blocks / count * TOKENS;
-    return (struct unit){s, first, next < end ? next : end};
+    int64_t start = batch->starts[s], size = batch->starts[s + 1] - start;
+    int64_t count = units_of(batch, s);
+    return (struct unit){s, start + part_at(place, count, size),
+                         start + part_at(place + 1, count, size)};
+}
+
+static int64_t passes_of(struct unit unit)
+{
+    return (unit.end - unit.first + TOKENS - 1) / TOKENS;
 }
 
 static void shrink(const struct batch *batch, const struct input *input, int64_t ranks,
@@ -62,6 +72,7 @@ static void shrink(const struct batch *batch, const struct input *input, int64_t
         int64_t j = n % panels * RANKS;
         int there = ranks - j < RANKS ? (int)(ranks - j) : RANKS;
         const scalar *here = input->a + batch->slots[unit.adapter] * input->stride + j * width;
+        int64_t passes = passes_of(unit), tokens = unit.end - unit.first;
         _Alignas(64) float chains[MOST_TOKENS * RANKS] = {0}, sums[MOST_TOKENS * RANKS] = {0};
         _Alignas(64) int32_t turned[COLUMNS / 2 * RANKS];
         for (int64_t k = 0; k < width; k += COLUMNS) {
@@ -69,8 +80,9 @@ static void shrink(const struct batch *batch, const struct input *input, int64_t
             for (int64_t i = 0; i < columns; i += OUTPUTS)
                 turn(here + k + i, there, width, outputs_there(columns - i),
                      turned + RANKS * i / 2);
-            for (int64_t row = unit.first; row < unit.end; row += TOKENS) {
-                int64_t wanted = unit.end - row < TOKENS ? unit.end - row : TOKENS;
+            for (int64_t pass = 0; pass < passes; pass++) {
+                int64_t row = unit.first + part_at(pass, passes, tokens);
+                int64_t wanted = unit.first + part_at(pass + 1, passes, tokens) - row;
                 const scalar *from[TOKENS];
                 for (int i = 0; i < wanted; i++)
                     from[i] = input->x + batch->rows[row + i] * input->x_stride + k;
@@ -79,7 +91,7 @@ static void shrink(const struct batch *batch, const struct input *input, int64_t
             }
             int64_t done = k + columns;
             if (done == width || done % chain == 0)
-                for (int64_t i = 0; i < (unit.end - unit.first) * RANKS; i++) {
+                for (int64_t i = 0; i < tokens * RANKS; i++) {
                     sums[i] += chains[i];
                     chains[i] = 0;
                 }
@@ -101,10 +113,12 @@ static void expand(const struct batch *batch, const struct part *part, int64_t r
         const scalar *here = part->b + batch->slots[unit.adapter] * part->stride;
         int64_t after = n + 1 < units ? unit_at(batch, n + 1).adapter : unit.adapter;
         const scalar *next = part->b + batch->slots[after] * part->stride;
-        for (int64_t row = unit.first; row < unit.end; row += TOKENS) {
-            int64_t wanted = unit.end - row < TOKENS ? unit.end - row : TOKENS;
+        int64_t passes = passes_of(unit), tokens = unit.end - unit.first;
+        for (int64_t pass = 0; pass < passes; pass++) {
+            int64_t row = unit.first + part_at(pass, passes, tokens);
+            int64_t wanted = unit.first + part_at(pass + 1, passes, tokens) - row;
             const float *own = part->scales ? part->scales + row : 0;
-            int last = row + TOKENS >= unit.end && next != here;
+            int last = pass == passes - 1 && next != here;
             const scalar *from[TOKENS];
             for (int i = 0; i < wanted; i++)
                 from[i] = part->products + (row + i) * ranks;
