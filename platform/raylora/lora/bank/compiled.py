@@ -56,8 +56,8 @@ class Compiled:
         if self._seen is not x or self._products is None:
             self._products = self._products_of(layer, x)
             self._seen = x
-            given = _rows(x)
-        call = adapt.call(self._products, [_rows(out)], given)
+            given = x.flatten(0, 1)
+        call = adapt.call(self._products, [out.view(-1, out.shape[2])], given)
         call.function(*call.args)
 
     def calls(self, outs: Mapping[str, Tensor], x: Tensor) -> Iterator[Call]:
@@ -105,11 +105,6 @@ class Compiled:
         if ranks not in self._room:
             self._room[ranks] = x.new_empty(len(self._standing.order), ranks)
         return self._room[ranks]
-
-
-def _rows(x: Tensor) -> Tensor:
-    """As [rows, width]; a copy only where the rows do not lie one after another."""
-    return x.flatten(0, 1)
 
 
 def _standing(
