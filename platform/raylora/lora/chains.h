@@ -21,6 +21,16 @@ static inline __m512bh pair(const scalar *own)
     return (__m512bh)_mm512_set1_epi32(both);
 }
 
+/* Outputs that are summed up at once: two registers, of which one has every other 4. */
+#define OUTPUTS 32
+
+/* The two in bf16, in their order. */
+static inline __m512i narrowed(__m512 low, __m512 high)
+{
+    const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+    return _mm512_permutexvar_epi64(order, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+}
+
 /* Calls a function whose second argument is a constant from 1 to 8. */
 #define FOR_EACH_NUMBER(function, first, number, ...)              \
     switch (number) {                                              \

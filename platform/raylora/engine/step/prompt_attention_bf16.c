@@ -7,9 +7,8 @@
 
 #include <stdlib.h>
 
-/* Scores at once, and outputs: two registers, of which one has every other 4. */
+/* Scores at once. */
 #define SCORES CHAIN_SUMS
-#define OUTPUTS 32
 
 /* Queries at once: all heads of the tokens one after another that share keys and values. */
 #define QUERIES CHAIN_ROWS
@@ -56,7 +55,6 @@ static inline __attribute__((always_inline)) void
 mix(const scalar *weights, int count, int64_t stride, const scalar *v, int64_t size, int64_t most,
     const float *totals, scalar *const *out, int64_t o)
 {
-    const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
     __m512 low[QUERIES], high[QUERIES];
     for (int i = 0; i < count; i++)
         low[i] = high[i] = _mm512_setzero_ps();
@@ -74,9 +72,9 @@ mix(const scalar *weights, int count, int64_t stride, const scalar *v, int64_t s
     }
     for (int i = 0; i < count; i++) {
         __m512 share = _mm512_set1_ps(1 / totals[i]);
-        __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(high[i], share),
-                                                    _mm512_mul_ps(low[i], share));
-        _mm512_storeu_si512(out[i] + o, _mm512_permutexvar_epi64(order, both));
+        low[i] = _mm512_mul_ps(low[i], share);
+        high[i] = _mm512_mul_ps(high[i], share);
+        _mm512_storeu_si512(out[i] + o, narrowed(low[i], high[i]));
     }
 }
 

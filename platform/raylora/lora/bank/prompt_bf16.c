@@ -4,7 +4,7 @@
  * The numbers are those that PEFT computes: sums have the order of torch's products (oneDNN 3 for
  * AVX512-BF16), chains over neighbouring pairs in pieces that are added up. Torch's batched
  * products rearrange and copy what these read where it lies, and add in a pass of its own: 215
- * against 120 ms for 16 prompts of SmolLM2 with 88 tokens and adapters of rank 16 (AMD EPYC, Zen 4,
+ * against 112 ms for 16 prompts of SmolLM2 with 88 tokens and adapters of rank 16 (AMD EPYC, Zen 4,
  * one core).
  */
 #include "adapt.h"
