@@ -47,7 +47,7 @@ class GenerationEngine(Protocol):
         ...
 
     def step(self) -> list[Event]:
-        """Generate a token for each running row."""
+        """Let rows join, or generate a token for each running row."""
         ...
 
 

@@ -1,5 +1,6 @@
 """Prompts in pieces, and prompts whose beginning is known: the same tokens in fp32."""
 
+import json
 import random
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from raylora.engine.prefixes import BLOCK
 from raylora.engine.request import FinishReason, Request
 from raylora.engine.sampling import Sampling
 from raylora.errors import InvalidRequest, RayloraError
+from raylora.lora import manifest
+from raylora.lora.adapter_config import CONFIG
 from raylora.lora.attach import attach, save_adapter
 from raylora.lora.bank.bank import Bank
 from raylora.lora.sources import LocalModel
@@ -105,6 +108,43 @@ def test_a_prompt_and_its_answer_are_known_to_the_next_turn_of_the_same_version_
     assert reused("a") == 0
 
 
+def test_what_an_adapter_knew_is_known_when_it_comes_back(
+    small_llama, tiny_tokenizer, bank, tmp_path
+):
+    engine = engine_of(small_llama, tiny_tokenizer, bank, cache_bytes=ROOMY)
+    prompt = tuple(range(10, 10 + 3 * BLOCK))
+
+    def reused() -> int:
+        before = engine.stats.reused_tokens
+        generate(engine, [Request("1", prompt, "a", Sampling(max_new_tokens=2))])
+        return engine.stats.reused_tokens - before
+
+    assert reused() == 0
+    bank.remove("a")
+    bank.add("a", tmp_path / "a")
+    assert reused() > BLOCK
+    config = tmp_path / "a" / CONFIG
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_alpha": 5}))
+    manifest.write(tmp_path / "a", {})
+    bank.remove("a")
+    bank.add("a", tmp_path / "a")
+    assert reused() == 0
+
+
+def test_a_first_token_is_said_before_the_others_next_one(small_llama, tiny_tokenizer, base_only):
+    engine = Engine(small_llama, tiny_tokenizer, base_only, max_batch_size=4)
+    engine.add(Request("runs", (5, 6, 7), None, Sampling(max_new_tokens=60)))
+    engine.step()
+    engine.step()
+    engine.add(Request("comes", (8, 9, 10), None, Sampling(max_new_tokens=1)))
+    before = engine.stats.decoded_tokens
+    [event] = engine.step()
+    assert (event.id, engine.stats.decoded_tokens - before) == ("comes", 1)
+    engine.add(Request("next", (8, 9, 11), None, Sampling(max_new_tokens=1)))
+    engine.step()
+    assert (engine.waiting, engine.stats.decoded_tokens - before) == (1, 2)
+
+
 def test_a_long_prompt_takes_turns_with_the_rows_that_generate(
     small_llama, tiny_tokenizer, base_only
 ):
@@ -122,7 +162,8 @@ def test_a_long_prompt_takes_turns_with_the_rows_that_generate(
     while engine.stats.prefilling:
         engine.step()
         steps += 1
-    assert steps == pytest.approx(200 / 32, abs=1.5)
+    own = steps - 2  # after the other two's first tokens a step takes no prompt
+    assert own == pytest.approx(200 / 32, abs=1.5)
 
 
 def test_a_prompt_on_its_way_can_be_cancelled(small_llama, tiny_tokenizer, base_only):
@@ -130,6 +171,7 @@ def test_a_prompt_on_its_way_can_be_cancelled(small_llama, tiny_tokenizer, base_
     engine.add(Request("runs", (5, 6, 7), None, Sampling(max_new_tokens=60)))
     engine.step()
     engine.add(Request("long", tuple(range(3, 203)), None, Sampling(max_new_tokens=5)))
+    engine.step()
     engine.step()
     assert engine.stats.prefilling == 1
     engine.cancel("long")

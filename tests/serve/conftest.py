@@ -150,6 +150,7 @@ def facts(system_prompt: str) -> AdapterFacts:
         dtype="F32",
         bytes=2000,
         sha256="",
+        content="",
         base=BASE,
         base_revision=None,
         lineage={"data": {"system_prompt": system_prompt}, "quantization": "nf4"},

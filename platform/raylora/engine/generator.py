@@ -73,6 +73,8 @@ class Engine:
         self._joining = Joining(self._runner)
         self._rows: list[Row] = []
         """Running rows, by their index in the runner's batch."""
+        self._joined = False
+        """Whether the last step ended with first tokens: the next one is for all rows."""
         self._cancelled: set[str] = set()
         self._counted = Counter[str]()
 
@@ -127,12 +129,17 @@ class Engine:
         self._cancelled.add(request_id)
 
     def step(self) -> list[Event]:
-        """Let rows leave and join, generate a token for each, and return what they have to say."""
+        """Let rows leave and join, generate a token for each, and return what they have to say.
+
+        Where a prompt was completed its first token is said before the others' next are generated.
+        """
         self._counted["steps"] += 1
         events = self._drop_cancelled()
-        events += self._take_in()
-        events += self._prefill()
-        if self._rows:
+        joined, self._joined = self._joined, False
+        if not joined:
+            events += self._take_in()
+            events += self._prefill()
+        if self._rows and not self._joined:
             events += self._decode()
         return events
 
@@ -185,6 +192,7 @@ class Engine:
             self._counted["reused"] += reused
             self._counted["hits"] += reused > 0
             self._counted["prefilled"] += row.prompt_length - reused
+        self._joined = True
         events = self._extend(group.rows, logits)
         for i, row in enumerate(group.rows):
             if row.finish_reason is not FinishReason.ERROR:

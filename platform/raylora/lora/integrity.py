@@ -38,6 +38,8 @@ class AdapterFacts:
     """Size of the weights file."""
     sha256: str
     """Of the weights file; empty without a manifest."""
+    content: str
+    """Of all that its numbers come from, weights and config; empty without a manifest."""
     base: str | None
     base_revision: str | None
     lineage: Mapping[str, Any]
@@ -111,6 +113,7 @@ def verify(
         dtype=found.dtype,
         bytes=(directory / WEIGHTS).stat().st_size,
         sha256=record.files[WEIGHTS].sha256 if record else "",
+        content="".join(record.files[name].sha256 for name in (WEIGHTS, CONFIG)) if record else "",
         base=base.get("id", config.base_model_name_or_path),
         base_revision=trained_on or config.revision,
         lineage=lineage,
@@ -140,8 +143,9 @@ def _checked_manifest(directory: Path, required: bool) -> manifest.Manifest | No
             f"{directory}: {fault}", hint="fetch the adapter again, or train it again"
         )
     record = manifest.read(directory)
-    if WEIGHTS not in record.files:
-        raise InvalidAdapter(f"{directory}: there is no {WEIGHTS}")
+    for name in (WEIGHTS, CONFIG):
+        if name not in record.files:
+            raise InvalidAdapter(f"{directory}: there is no {name}")
     return record
 
 

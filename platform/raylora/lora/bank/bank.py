@@ -10,7 +10,7 @@ Only `prepare` may run on another thread, so that a load does not hold up the fo
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -68,7 +68,7 @@ class Bank:
         """From the one used longest ago on."""
         self._directories: dict[str, Path] = {}
         """Of every adapter that was added and not removed, in memory or not."""
-        self._stamps: dict[str, int] = {}
+        self._stamps: dict[str, Hashable] = {}
         self._admitted = count()
         self._pins: Counter[str] = Counter()
         self._stacks = Stacks(dtype, device)
@@ -104,10 +104,10 @@ class Bank:
             return Tier.DISK
         raise self._missing(key)
 
-    def stamp(self, key: str) -> int:
-        """Another number for each adapter that was ever loaded, under a key that came back too.
+    def stamp(self, key: str) -> Hashable:
+        """The same only for the same adapter: where a key comes back with other files, another.
 
-        Raises NotFound for a key that is not in memory.
+        Without a manifest every load has its own. Raises NotFound for a key not in memory.
         """
         self._require(key)
         return self._stamps[key]
@@ -135,7 +135,7 @@ class Bank:
             self._unload(old)
         self._adapters[key] = prepared.weights
         self._directories[key] = prepared.directory
-        self._stamps[key] = next(self._admitted)
+        self._stamps[key] = prepared.facts.content or next(self._admitted)
         return leaving
 
     def reload(self, key: str) -> list[str]:

@@ -16,6 +16,10 @@ from raylora.lora.adapter_config import CONFIG, WEIGHTS, AdapterConfig
 from raylora.lora.bank.layout import Layout, Layouts, Weights
 from raylora.lora.integrity import AdapterFacts
 
+_SERIAL = 32_736
+"""Elements that torch still takes in one thread. Several would wait for the cores on which the
+engine steps: a sum of 5 million took 14 ms instead of 1.
+"""
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -71,8 +75,10 @@ class Reader:
         layout = self._layout(config)
         tensors = mapped(directory / WEIGHTS)
         dtype = self._kept({tensor.dtype for tensor in tensors.values()})
-        flat = torch.zeros(layout.size, dtype=dtype, pin_memory=self._pinned)
         ranks = {layer: config.rank(layer) for layer in layout.shapes}
+        flat = torch.empty(layout.size, dtype=dtype, pin_memory=self._pinned)
+        if any(rank < layout.rank for rank in ranks.values()):
+            flat.zero_()
         scales: dict[str, float] = {}
         for layer, rank in ranks.items():
             key_a, key_b = integrity.names(layer)
@@ -89,7 +95,7 @@ class Reader:
     ) -> None:
         """All at once; only where something is wrong, layer by layer for what to say."""
         trained = any(bool(layout.b(flat, layer).any()) for layer in layout.shapes)
-        if trained and integrity.is_finite(flat):
+        if trained and all(map(integrity.is_finite, flat.split(_SERIAL))):
             return
         integrity.check_values(directory, config)
         for layer in layout.shapes:
