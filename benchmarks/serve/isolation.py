@@ -10,6 +10,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,7 @@ async def _served(
 
     async def one(name: str, pair: Pair) -> tuple[int, ...]:
         key, number = pair
-        sampling = Sampling(NEW_TOKENS)
-        request = Request(name, tuple(case.prompts[number]), key, sampling)
+        request = Request(name, tuple(case.prompts[number]), key, Sampling(NEW_TOKENS))
         async for event in thread.stream([request]):
             if event.completion is not None:
                 if event.completion.error:
@@ -183,7 +183,6 @@ def _logits(
     singly, mixed = _theirs(case.peft(dtype, quantization), rows, keys)
     gc.collect()
     right, wrong = _ours(case, case.model(dtype, quantization), rows, keys)
-    gc.collect()
     noise = _largest(singly, mixed)
     yield at_most(
         f"{name} logits of mixed rows, from PEFT's",
@@ -200,10 +199,7 @@ def _theirs(
     peft: Any, rows: Sequence[Answered], keys: Sequence[str | None]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """PEFT's logits, one row at a time and in mixed batches."""
-
-    def run(part: Sequence[Answered], own: Sequence[str | None]) -> list[Tensor]:
-        return _peft_logits(peft, part, own)
-
+    run = partial(_peft_logits, peft)
     singly = [run([row], [key])[0] for row, key in zip(rows, keys, strict=True)]
     return singly, _in_batches(run, rows, keys)
 

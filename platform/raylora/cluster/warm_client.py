@@ -16,6 +16,7 @@ import sys
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 LOOK_S = 0.5
+"""A signal is acted on after this long at most."""
 
 
 def main(argv: list[str]) -> int:

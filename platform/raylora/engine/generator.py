@@ -1,7 +1,6 @@
 """The one generator: evaluation, batch inference and serving all use this engine."""
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -13,7 +12,7 @@ from raylora.engine.cache_budget import CacheBudget
 from raylora.engine.choosing import choose
 from raylora.engine.grammar import Grammars
 from raylora.engine.joining import Group, Joining
-from raylora.engine.prefix_cache import PrefixCache
+from raylora.engine.prefix_cache import NoPrefixCache, PrefixCache
 from raylora.engine.request import Completion, Event, FinishReason, Request, check_length
 from raylora.engine.row import Row
 from raylora.engine.runner import Adapters, Runner
@@ -51,7 +50,6 @@ class Engine:
         generate.
         """
         self._tokenizer = tokenizer
-        self._bank = bank
         self._runner = Runner(model, bank)
         self._budget = CacheBudget(cache_bytes, self._runner.token_bytes)
         context = int(model.config.max_position_embeddings)
@@ -65,12 +63,12 @@ class Engine:
         if self.max_length < wanted:
             log.warning("the context is %s tokens: cache_bytes holds no more", self.max_length)
         self._scheduler = Scheduler[Row](max_batch_size, self._budget)
-        self._prefixes = PrefixCache(self._runner.token_bytes)
-        self._reuse = reuse_prefixes and cache_bytes is not None
+        reuses = reuse_prefixes and cache_bytes is not None
+        self._prefixes = PrefixCache(self._runner.token_bytes) if reuses else NoPrefixCache()
         self._prefill_tokens = prefill_tokens
         self._end_tokens = end_tokens(model, tokenizer)
         self._grammars = Grammars(tokenizer, sorted(self._end_tokens))
-        self._joining = Joining(self._runner)
+        self._joining = Joining(self._runner, bank, self._prefixes)
         self._rows: list[Row] = []
         """Running rows, by their index in the runner's batch."""
         self._joined = False
@@ -159,22 +157,11 @@ class Engine:
     def _take_in(self) -> list[Event]:
         """Begin the prompts of the rows that are next."""
         admitted = self._scheduler.admit(self._inside())
-        events: list[Event] = []
-        now = time.monotonic()
-        for row in admitted:
-            row.begun = now
-            try:
-                row.owner = row.adapter and (row.adapter, self._bank.stamp(row.adapter))
-            except Exception as error:
-                events.append(row.finish(FinishReason.ERROR, error=str(error)))
-                continue
-            if self._reuse:
-                row.known = self._prefixes.known(row.owner, row.request.prompt_ids)
-        rows = [row for row in admitted if row.finish_reason is None]
-        if rows:
-            self._joining.begin(rows)
-            self._prefixes.shrink(self._room_for_prefixes())
-        return events
+        if not admitted:
+            return []
+        failed = self._joining.begin(admitted)
+        self._prefixes.shrink(self._room_for_prefixes())
+        return failed
 
     def _prefill(self) -> list[Event]:
         """Go on with the prompts, up to the tokens of one step."""
@@ -236,8 +223,7 @@ class Engine:
 
     def _keep(self, row: Row, tokens: Sequence[int], read: Callable[[], torch.Tensor]) -> None:
         """Keep keys and values for requests that begin with the same tokens."""
-        if self._reuse:
-            self._prefixes.keep(row.owner, tokens, read, self._room_for_prefixes())
+        self._prefixes.keep(row.owner, tokens, read, self._room_for_prefixes())
 
     def _room_for_prefixes(self) -> int:
         rows = [row.most_tokens for row in self._inside()]

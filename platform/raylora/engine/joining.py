@@ -1,6 +1,7 @@
 """Rows whose prompts are on their way into the cache: group by group in turn, piece by piece."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from raylora.engine.prefill import Prefill
+from raylora.engine.prefix_cache import Prefixes
 from raylora.engine.request import Event, FinishReason
 from raylora.engine.row import Row
-from raylora.engine.runner import Runner
+from raylora.engine.runner import Adapters, Runner
 from raylora.engine.scheduler import grouped
 
 log = logging.getLogger(__name__)
@@ -36,8 +38,10 @@ class Progress:
 class Joining:
     """Between the queue and the running batch."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, adapters: Adapters, prefixes: Prefixes) -> None:
         self._runner = runner
+        self._adapters = adapters
+        self._prefixes = prefixes
         self._groups: deque[Group] = deque()
 
     @property
@@ -51,10 +55,20 @@ class Joining:
         """Keys and values so far."""
         return sum(group.prefill.bytes for group in list(self._groups))
 
-    def begin(self, rows: Sequence[Row]) -> None:
-        """Take rows in, those with about as much to compute together."""
-        for group in grouped(rows):
+    def begin(self, rows: Sequence[Row]) -> list[Event]:
+        """Take rows in, those with about as much to compute together; the end of who cannot be."""
+        failed: list[Event] = []
+        for row in rows:
+            row.begun = time.monotonic()
+            try:
+                row.owner = row.adapter and (row.adapter, self._adapters.stamp(row.adapter))
+            except Exception as error:
+                failed.append(row.finish(FinishReason.ERROR, error=str(error)))
+                continue
+            row.known = self._prefixes.known(row.owner, row.request.prompt_ids)
+        for group in grouped([row for row in rows if row.finish_reason is None]):
             self._groups.append(self._begin(group))
+        return failed
 
     def advance(self, tokens: int) -> Progress:
         """Compute about so many tokens, padding included."""

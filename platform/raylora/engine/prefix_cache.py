@@ -2,10 +2,53 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import cache
+from typing import Protocol
 
 import torch
 
 from raylora.engine.prefixes import BLOCK, PrefixTree
+
+
+class Prefixes(Protocol):
+    """What is known of prompts' beginnings."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of all that is kept."""
+        ...
+
+    def known(self, owner: Hashable, prompt: Sequence[int]) -> torch.Tensor | None:
+        """Of the prompt's longest known beginning, its last token excluded; None for none."""
+        ...
+
+    def keep(
+        self,
+        owner: Hashable,
+        tokens: Sequence[int],
+        read: Callable[[], torch.Tensor],
+        limit: int,
+    ) -> None:
+        """Keep what is new of `tokens` within `limit` bytes; read() gives keys and values."""
+        ...
+
+    def shrink(self, limit: int) -> None:
+        """Drop what was used longest ago until the rest has at most `limit` bytes."""
+        ...
+
+
+class NoPrefixCache:
+    """Keeps nothing."""
+
+    bytes = 0
+
+    def known(self, owner: Hashable, prompt: Sequence[int]) -> None:
+        """Nothing."""
+
+    def keep(self, owner: Hashable, tokens: Sequence[int], read: object, limit: int) -> None:
+        """Nothing is kept."""
+
+    def shrink(self, limit: int) -> None:
+        """There is nothing."""
 
 
 class PrefixCache:
@@ -16,11 +59,11 @@ class PrefixCache:
 
     @property
     def bytes(self) -> int:
-        """Size of all that is kept."""
+        """See Prefixes."""
         return self._tree.bytes
 
     def known(self, owner: Hashable, prompt: Sequence[int]) -> torch.Tensor | None:
-        """Of the prompt's longest known beginning, its last token excluded; None for none."""
+        """See Prefixes."""
         blocks = self._tree.match(owner, prompt[:-1])
         return torch.cat(blocks, dim=3) if blocks else None
 
@@ -31,7 +74,7 @@ class PrefixCache:
         read: Callable[[], torch.Tensor],
         limit: int,
     ) -> None:
-        """Keep what is new of `tokens` within `limit` bytes; read() gives keys and values."""
+        """See Prefixes."""
         whole = cache(read)
 
         def block(number: int) -> torch.Tensor:
@@ -41,5 +84,5 @@ class PrefixCache:
         self._tree.insert(owner, tokens, block, limit)
 
     def shrink(self, limit: int) -> None:
-        """Drop what was used longest ago until the rest has at most `limit` bytes."""
+        """See Prefixes."""
         self._tree.shrink(limit)

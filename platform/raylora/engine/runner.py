@@ -134,14 +134,11 @@ class Runner:
             self._cache.leave(row)
         self._keys[row] = self._keys[-1]
         self._keys.pop()
-        if not self._keys:
-            self._programs.clear()  # it holds adapters that may leave memory now
         self._place_lengths()
 
     def clear(self) -> None:
         """Drop every row."""
         self._cache.clear()
-        self._programs.clear()
         self._keys = []
 
     def _place_lengths(self) -> None:

@@ -38,22 +38,35 @@ _log = logging.getLogger(__name__)
 _Kernel = TypeVar("_Kernel")
 
 
+Number = int | ctypes.c_int64
+"""An argument of a call; the latter may be another one from call to call."""
+
+
+class Slots(NamedTuple):
+    """Some slots of a stack: others from call to call."""
+
+    numbers: int
+    """Address of them, int64."""
+    length: int
+    """Address of how many there are, int64."""
+    most: int
+    """How many there may come to be."""
+
+
 class Reads(NamedTuple):
-    """Memory that a call reads: of each of some slots of a stack, addresses and sizes in bytes."""
+    """Memory that a call reads: of each of some slots of a stack, sizes in bytes."""
 
     stack: int
-    slots: int
-    """Address of their numbers, int64."""
-    slot_count: int
+    slots: Slots
     stride: int
     size: int
 
     @classmethod
-    def of(cls, stack: Tensor, slots: Tensor) -> "Reads":
-        """All of `slots` [count] of a stack [slots, ...], in which a slot lies in one piece."""
+    def of(cls, stack: Tensor, slots: Slots) -> "Reads":
+        """All of these slots of a stack [slots, ...], in which a slot lies in one piece."""
         stride, size = stack.stride(0), stack.element_size()
         whole = stack.numel() // max(1, stack.shape[0]) * size
-        return cls(stack.data_ptr(), slots.data_ptr(), slots.shape[0], stride * size, whole)
+        return cls(stack.data_ptr(), slots, stride * size, whole)
 
     def parts(self, size: int) -> "tuple[Reads, Reads]":
         """The first bytes of each slot, and the others."""
@@ -101,6 +114,11 @@ def library(
     except (OSError, subprocess.SubprocessError) as error:
         _log.info("%s is left to torch: %s", source.stem, error)
         return None
+
+
+def bucket(count: int) -> int:
+    """The power of two from `count` on: calls that are made for so many serve fewer as well."""
+    return 1 << (count - 1).bit_length()
 
 
 def required(kernel: _Kernel | None) -> _Kernel:

@@ -10,7 +10,7 @@ from torch import nn
 from raylora.engine.step.ahead import Product, calls_of
 from raylora.engine.step.few_rows import use_few_rows
 from raylora.lora.devices import cpu_flags
-from raylora.lora.native import Call, Reads
+from raylora.lora.native import Call, Reads, Slots
 
 pytestmark = pytest.mark.skipif(
     shutil.which(os.environ.get("CC", "cc")) is None or "avx2" not in cpu_flags(),
@@ -19,7 +19,8 @@ pytestmark = pytest.mark.skipif(
 
 ROWS = 16
 WIDTH = 64
-SLOTS = torch.tensor([2, 0])
+NUMBERS, COUNT = torch.tensor([2, 0]), torch.tensor([2])
+SLOTS = Slots(NUMBERS.data_ptr(), COUNT.data_ptr(), 2)
 
 
 def product(outputs: int, *, rows: int = ROWS, ours: bool = True) -> Product:
@@ -27,7 +28,7 @@ def product(outputs: int, *, rows: int = ROWS, ours: bool = True) -> Product:
     layer = nn.Linear(WIDTH, outputs, bias=False).requires_grad_(False)
     if ours:
         assert use_few_rows(layer) == 1
-    return Product(layer, torch.randn(rows, WIDTH), torch.empty(rows, outputs))
+    return Product(layer, torch.randn(rows, WIDTH), torch.empty(rows, outputs), rows)
 
 
 def reading(*each: Reads) -> Call:
@@ -35,7 +36,7 @@ def reading(*each: Reads) -> Call:
 
 
 def reads(stack: int, size: int) -> Reads:
-    return Reads(stack, SLOTS.data_ptr(), len(SLOTS), 1 << 20, size)
+    return Reads(stack, SLOTS, 1 << 20, size)
 
 
 def fetched(call: Call) -> list[tuple[int, int]]:
@@ -65,7 +66,7 @@ def test_few_rows_and_the_products_of_torch_fetch_nothing() -> None:
     assert fetched(calls[0]) == [(10_000, 300)]
     assert fetched(calls[1]) == []
     with torch.inference_mode():
-        for call, (layer, x, out) in zip(calls, products, strict=False):
+        for call, (layer, x, out, _) in zip(calls, products, strict=False):
             if layer is not products[0].layer:  # it would fetch from where nothing is
                 call.function(*call.args)
                 torch.testing.assert_close(out, type(layer).forward(layer, x))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from raylora.engine.step.few_rows import MOST_ROWS, use_few_rows
 from raylora.lora.devices import cpu_flags
 from raylora.lora.narrow import narrow
-from raylora.lora.native import Reads
+from raylora.lora.native import Reads, Slots
 
 HAS_COMPILER = shutil.which(os.environ.get("CC", "cc")) is not None
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="there is no C compiler")
@@ -138,12 +138,17 @@ def test_numbers_are_the_same_whatever_is_fetched_beside(make: Maker) -> None:
     own = vars(one)["forward"]
     stacks = torch.randn(5, 16, 608), torch.randn(9, 7)[:, :3]
     slots = torch.tensor([4, 0, 2]), torch.tensor([1])
-    soon = [Reads.of(stack, own) for stack, own in zip(stacks, slots, strict=True)]
+    counts = torch.tensor([3, 1])
+    told = [
+        Slots(own.data_ptr(), count.data_ptr(), len(own))
+        for own, count in zip(slots, counts, strict=True)
+    ]
+    soon = [Reads.of(stack, each) for stack, each in zip(stacks, told, strict=True)]
     for rows in (3, 16, 37):
         x, out = make.rows(rows, 608), make.rows(rows, 132)
         with torch.inference_mode():
             wanted = one(x)
-            call = own.call(x, out, soon)
+            call = own.call(x, out, rows, soon)
             call.function(*call.args)
         assert torch.equal(out, wanted)
 

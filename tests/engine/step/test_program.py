@@ -14,8 +14,8 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from raylora.config.lora_spec import LoraSpec
 from raylora.engine.runner import Runner
-from raylora.engine.step import program
-from raylora.engine.step.program import StepPrograms, fits
+from raylora.engine.step import few_rows, program
+from raylora.engine.step.program import fits
 from raylora.lora.attach import attach, save_adapter
 from raylora.lora.bank.bank import Bank
 from raylora.lora.narrow import narrow
@@ -38,6 +38,11 @@ MODELS: dict[str, Make] = {
     **{name: FAMILIES[name].make_model for name in ("llama", "qwen2", "qwen3", "smollm")},
     "mistral": mistral,
 }
+MIXTURES: dict[str, list[str | None]] = {
+    "base": [None] * 6,
+    "one layout": ["a0", "a3", None, "a0", "a3", "a0"],
+    "layouts and scales": ["a0", "a1", None, "a2", "a1", "a0"],
+}
 IDS = torch.randint(3, 259, (8, 30), generator=torch.Generator().manual_seed(0)).tolist()
 
 
@@ -47,6 +52,7 @@ def adapters(make: Make, folder: Any, dtype: torch.dtype) -> dict[str, Any]:
         {"r": 4, "lora_alpha": 8},
         {"r": 16, "lora_alpha": 24},
         {"r": 3, "target_modules": ("q_proj", "v_proj", "down_proj")},
+        {"r": 3, "lora_alpha": 12},
     ]
     made: dict[str, Any] = {}
     for seed, own in enumerate(fields):
@@ -95,13 +101,12 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", MODELS)
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("mixture", MIXTURES)
 def test_logits_are_those_of_the_modules(
-    family: str, dtype: torch.dtype, mixed: bool, tmp_path, modules
+    family: str, dtype: torch.dtype, mixture: str, tmp_path, modules
 ) -> None:
-    make = MODELS[family]
-    keys: list[str | None] = ["a0", "a1", None, "a2", "a1", "a0"] if mixed else [None] * 6
-    written = adapters(make, tmp_path, dtype) if mixed else {}
+    make, keys = MODELS[family], MIXTURES[mixture]
+    written = adapters(make, tmp_path, dtype) if any(keys) else {}
 
     def answered() -> tuple[Any, list[torch.Tensor]]:
         model = make().to(dtype)
@@ -118,6 +123,19 @@ def test_logits_are_those_of_the_modules(
     for own, other in zip(found, wanted, strict=True):
         atol = 1e-5 if dtype is torch.float32 else 1e-2
         torch.testing.assert_close(own, other, rtol=1e-4, atol=atol)
+
+
+def test_rows_that_the_layers_own_products_take(modules, monkeypatch) -> None:
+    def answered() -> list[torch.Tensor]:
+        model = MODELS["llama"]()
+        return run(Runner(model, Bank(model)), [None] * 6)
+
+    for most in ("MOST_ROWS", "MOST_BY_HALVES"):
+        monkeypatch.setattr(few_rows, most, 4)
+    found = answered()
+    modules()
+    for own, other in zip(found, answered(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_kept_in_bf16(modules) -> None:
@@ -150,25 +168,28 @@ def test_an_adapter_that_comes_back_under_its_name_is_the_new_one(tmp_path, modu
         return found
 
     found = answered()
-    assert not torch.allclose(found[0], found[len(found) // 3], atol=1e-2)
+    assert not torch.allclose(found[0], found[len(found) // len(written)], atol=1e-2)
     modules()
     for own, other in zip(found, answered(), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_step_makes_no_new_program_while_its_batch_stays() -> None:
-    model = MODELS["llama"]()
+@pytest.mark.parametrize("mixture", ["base", "one layout"])
+def test_a_program_serves_batches_of_up_to_half_its_rows(mixture: str, tmp_path) -> None:
+    make = MODELS["llama"]
+    model = make()
     bank = Bank(model)
+    for key, directory in adapters(make, tmp_path, torch.float32).items():
+        bank.add(key, directory)
     runner = Runner(model, bank)
-    run(runner, [None] * 6)
-    programs = StepPrograms(model)
-    cache = runner._cache
-    cache.open_column()
-    first = programs.of(cache, None)
-    assert first is not None and programs.of(cache, None) is first
-    runner.leave(0)
-    cache.open_column()
-    assert programs.of(cache, None) is not first
+    run(runner, MIXTURES[mixture])  # six rows, then four
+    made = [runner._programs._program]
+    for _ in range(3):
+        runner.leave(0)
+        runner.decode([5] * len(runner._keys))
+        made.append(runner._programs._program)
+    four, three, two, one = made
+    assert four is three and len({four, two, one}) == 3
 
 
 @pytest.mark.parametrize("family", ["mistral", "phi", "phi3", "gemma", "gemma2", "smollm3"])

@@ -42,10 +42,11 @@ def addresses(
     found = library(source, torch.float32)
     assert found is not None
     slots = [torch.tensor(own) for _, own, _, _ in kinds]
+    counts = torch.tensor([len(own) for own in slots])
     facts = [
         number
-        for (stack, own, stride, whole), held in zip(kinds, slots, strict=True)
-        for number in (stack, held.data_ptr(), len(own), stride, whole)
+        for (stack, _, stride, whole), held, count in zip(kinds, slots, counts, strict=True)
+        for number in (stack, held.data_ptr(), count.data_ptr(), stride, whole)
     ]
     out = (ctypes.c_int64 * (blocks * passes))()
     number = ctypes.c_int64

@@ -13,19 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from raylora.engine.step.few_rows import FewRows
-from raylora.lora.native import Call, Reads
+from raylora.lora.native import Call, Number, Reads
 
 
 class Product(NamedTuple):
-    """From `x` [rows, in] to `out` [rows, out] by a linear layer."""
+    """From the first `rows` of `x` [.., in] to those of `out` [.., out] by a linear layer."""
 
     layer: Any
     x: Tensor
     out: Tensor
+    rows: Number
 
 
 def calls_of(work: Sequence[Product | Call]) -> list[Call]:
-    """The same as calls, with what each product fetches."""
+    """The same as calls, with what each product fetches.
+
+    What a product leaves to the layer is of all rows: `by_itself`.
+    """
     found: list[Call] = []
     waiting = deque[Reads]()
     for one in reversed(work):
@@ -33,13 +37,13 @@ def calls_of(work: Sequence[Product | Call]) -> list[Call]:
             waiting.extend(reversed(one.reads))
             found.append(one)
             continue
-        layer, x, out = one
+        layer, x, out, rows = one
         few_rows: FewRows | None = vars(layer).get("forward")
-        rows = x.shape[0]
-        if few_rows is None or rows > few_rows.most:
+        most = x.shape[0]
+        if few_rows is None or most > few_rows.most:
             found.append(Call(by_itself, (layer, x, out)))
         else:
-            found.append(few_rows.call(x, out, _taken(waiting, few_rows, rows)))
+            found.append(few_rows.call(x, out, rows, _taken(waiting, few_rows, most)))
     return found[::-1]
 
 
@@ -58,7 +62,7 @@ def _taken(waiting: deque[Reads], product: FewRows, rows: int) -> list[Reads]:
     left = 1.0
     while waiting:
         reads = waiting[0]
-        passes, size = product.room(rows, reads.slot_count)
+        passes, size = product.room(rows, reads.slots.most)
         room = int(left * passes + 1e-6) * size
         if not room:
             break

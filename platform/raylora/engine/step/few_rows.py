@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from raylora.lora.devices import AVX2, AVX512, BF16_DOTS, BF16_TILES, cpu_flags
 from raylora.lora.narrow import NarrowLinear
-from raylora.lora.native import Call, Reads, library
+from raylora.lora.native import Call, Number, Reads, library
 
 MOST_ROWS = 64
 MOST_BY_HALVES = 24
@@ -103,14 +103,14 @@ class FewRows:
         self.linear(*self._args(x, bias, out, rows), None, 0)
         return out
 
-    def call(self, x: Tensor, out: Tensor, soon: Sequence[Reads] = ()) -> Call:
-        """From `x` [rows, in] to `out` [rows, out], whatever is in x by then.
+    def call(self, x: Tensor, out: Tensor, rows: Number, soon: Sequence[Reads] = ()) -> Call:
+        """From the first `rows` of `x` [.., in] to those of `out` [.., out], as x is by then.
 
         soon: what is fetched meanwhile, as much as there is room for.
         """
         bias = self._bias()
-        wanted = (_Soon * len(soon))(*soon)
-        args = (*self._args(x, bias, out, x.shape[0]), wanted, len(wanted))
+        wanted = (_Soon * len(soon))(*map(_soon, soon))
+        args = (*self._args(x, bias, out, rows), wanted, len(wanted))
         return Call(self.linear, args, (x, bias, out))
 
     def room(self, rows: int, slots: int) -> tuple[int, int]:
@@ -124,7 +124,7 @@ class FewRows:
         bias = self.layer.bias
         return None if bias is None else bias.float()
 
-    def _args(self, x: Tensor, bias: Tensor | None, out: Tensor, rows: int) -> tuple[Any, ...]:
+    def _args(self, x: Tensor, bias: Tensor | None, out: Tensor, rows: Number) -> tuple[Any, ...]:
         layer = self.layer
         return (
             x.data_ptr(),
@@ -142,7 +142,12 @@ class _Soon(ctypes.Structure):
     _fields_ = [
         ("stack", ctypes.c_void_p),
         ("slots", ctypes.c_void_p),
-        ("count", ctypes.c_int64),
+        ("count", ctypes.c_void_p),
         ("stride", ctypes.c_int64),
         ("size", ctypes.c_int64),
     ]
+
+
+def _soon(reads: Reads) -> _Soon:
+    stack, slots, stride, size = reads
+    return _Soon(stack, slots.numbers, slots.length, stride, size)

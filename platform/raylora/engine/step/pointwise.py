@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
 from raylora.lora.base import LLAMA_LIKE
-from raylora.lora.native import Call, library
+from raylora.lora.native import Call, Number, library
 
 _SOURCE = Path(__file__).with_name("pointwise.c")
 _NORMS = frozenset(f"{family}RMSNorm" for family in LLAMA_LIKE)
@@ -82,22 +82,22 @@ class Norm:
         if not self.kernels.take(x) or norm.weight.dtype is not x.dtype:
             return type(norm).forward(norm, x)
         out = torch.empty_like(x)
-        self.kernels.rms_norm(*self._args(x, out))
+        self.kernels.rms_norm(*self._args(x, out, x.numel() // x.shape[-1]))
         return out
 
-    def call(self, x: Tensor, out: Tensor) -> Call:
-        """From `x` to `out`, whatever is in x by then; they may be the same."""
-        return Call(self.kernels.rms_norm, self._args(x, out), (self, x, out))
+    def call(self, x: Tensor, out: Tensor, rows: Number) -> Call:
+        """From the first `rows` of `x` to those of `out`, as x is by then; both may be one."""
+        return Call(self.kernels.rms_norm, self._args(x, out, rows), (self, x, out))
 
-    def _args(self, x: Tensor, out: Tensor) -> tuple[Any, ...]:
-        norm, width = self.norm, x.shape[-1]
+    def _args(self, x: Tensor, out: Tensor, rows: Number) -> tuple[Any, ...]:
+        norm = self.norm
         return (
             x.data_ptr(),
             norm.weight.data_ptr(),
             norm.variance_epsilon,
             out.data_ptr(),
-            x.numel() // width,
-            width,
+            rows,
+            x.shape[-1],
             torch.get_num_threads(),
         )
 
@@ -116,11 +116,11 @@ class Gate:
         gate, up = mlp.gate_proj(x), mlp.up_proj(x)
         if not (self.kernels.take(gate) and self.kernels.take(up)):
             return mlp.down_proj(mlp.act_fn(gate) * up)
-        call = self.call(gate, up)
+        call = self.call(gate, up, gate.numel())
         call.function(*call.args)
         return mlp.down_proj(gate)
 
-    def call(self, gate: Tensor, up: Tensor) -> Call:
-        """Into `gate`, whatever is in the two by then."""
-        args = (gate.data_ptr(), up.data_ptr(), gate.numel(), torch.get_num_threads())
+    def call(self, gate: Tensor, up: Tensor, count: Number) -> Call:
+        """Into the first `count` elements of `gate`, as the two are by then."""
+        args = (gate.data_ptr(), up.data_ptr(), count, torch.get_num_threads())
         return Call(self.kernels.swiglu, args, (gate, up))

@@ -100,6 +100,9 @@ class PromptPass(ForwardPass):
         last = self._x.index_select(0, self._last)
         return self._model.lm_head(self._model.model.norm(last))
 
+    def _count(self, each: int) -> int:
+        return each * len(self._packed.ids)
+
     def _attend(self, number: int, attention: Any) -> Iterator[Call]:
         kept, size, rows = self._kept[number], attention.head_dim, len(self._packed.counts)
         heads, kv_heads = (x.shape[1] // size for x in (self._query, self._key))

@@ -8,11 +8,11 @@
 
 #include <stdint.h>
 
-/* Of each of `count` slots of a stack `size` bytes; slots are `stride` bytes apart. */
+/* Of each of so many slots of a stack `size` bytes; slots are `stride` bytes apart. */
 struct soon {
     const char *stack;
-    const int64_t *slots;
-    int64_t count, stride, size;
+    const int64_t *slots, *count;
+    int64_t stride, size;
 };
 
 /* Of a block of a product: 64 rows of x, 4 at a time. */
@@ -27,8 +27,8 @@ static inline void soon_of_block(const struct soon *each, int64_t kinds, int64_t
         found[pass] = 0;
     int64_t before = 0;
     for (const struct soon *one = each; one < each + kinds; one++) {
-        int64_t place = block * one->count / blocks;
-        int64_t first = (place * blocks + one->count - 1) / one->count;
+        int64_t count = *one->count, place = block * count / blocks;
+        int64_t first = (place * blocks + count - 1) / count;
         int64_t at = ((block - first) * passes - before) * bytes;
         for (int64_t pass = 0; pass < passes; pass++, at += bytes)
             if (at >= 0 && at < one->size)

@@ -1,5 +1,6 @@
 """Adapters of a batch where they lie, by a kernel on a CPU."""
 
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
@@ -10,7 +11,7 @@ from raylora.lora.bank.kernel import Adapt, Kernel, Part, Standing
 from raylora.lora.bank.layout import Group, Weights
 from raylora.lora.bank.scales import row_scales
 from raylora.lora.bank.stacks import Stack
-from raylora.lora.native import Call, Reads
+from raylora.lora.native import Call, Reads, bucket
 
 
 class Compiled:
@@ -23,12 +24,19 @@ class Compiled:
         rows: Mapping[str, Sequence[int]],
         adapters: Mapping[str, Weights],
         tokens: Sequence[int] | None = None,
+        standing: Standing | None = None,
     ) -> None:
-        """tokens: of each batch row, which lie one after another; None is one of each."""
+        """tokens: of each batch row, which lie one after another; None is one of each.
+
+        standing: of the running batch, for calls that outlive it; None is one of its own.
+        """
         self._kernel = kernel
         self._stack = stack
         self._tokens = tokens
-        self._standing = _standing(stack, rows, tokens)
+        own = {key: own for key, each in rows.items() if (own := _of_input(each, tokens))}
+        self._slots = [stack.table[key] for key in own]
+        self._rows = list(own.values())
+        self._standing = standing or Standing(sum(map(len, self._rows)))
         order = [row for own in rows.values() for row in own]
         self._scales = row_scales(rows, adapters, order, stack.device)
         if tokens is not None:
@@ -47,6 +55,21 @@ class Compiled:
         self._shared: tuple[Group, Tensor, Tensor] | None = None
         """The last group and input of `calls`, and A x for them."""
 
+    @property
+    def version(self) -> tuple[object, ...]:
+        """Where two have the same, calls of one serve the other as well, while that one stands.
+
+        It does not keep the stack alive.
+        """
+        own = weakref.ref(self) if self._scales else None
+        stack, adapters = weakref.ref(self._stack), bucket(len(self._slots))
+        return stack, self._stack.moves, self._standing, adapters, own
+
+    def stand(self) -> None:
+        """From now on calls are for these rows."""
+        if self._standing.holder is not self:
+            self._standing.place(self._slots, self._rows, self)
+
     def add(self, layer: str, x: Tensor, out: Tensor) -> None:
         """Add to `out` [batch, tokens, out], in place, for `x` [batch, tokens, in]."""
         adapt = self._by_layer.get(layer)
@@ -54,6 +77,7 @@ class Compiled:
             adapt = self._by_layer[layer] = self._adapt([layer])
         given = None
         if self._seen is not x or self._products is None:
+            self.stand()
             self._products = self._products_of(layer, x)
             self._seen = x
             given = x.flatten(0, 1)
@@ -64,7 +88,7 @@ class Compiled:
         """What adds to each output [tokens, out] for `x` [tokens, in], whatever is in them.
 
         outs: by layer; the layers have the input in common. To be made in the order of the calls:
-        those that follow each other with one input share a product.
+        those that follow each other with one input share a product. After `stand`.
         """
         groups = self._stack.layout.groups
         adapted = [layer for layer in outs if layer in groups]
@@ -87,7 +111,7 @@ class Compiled:
     def _reading(self, call: Call, layers: Iterable[str], *of_a: str) -> Call:
         if self._tokens is not None:
             return call  # its products are not bound by what they read
-        stack, slots = self._stack, self._standing.slots
+        stack, slots = self._stack, self._standing.slots(bucket(len(self._slots)))
         stacks = [*(stack.a[layer] for layer in of_a), *(stack.b[layer] for layer in layers)]
         return call._replace(reads=[Reads.of(each, slots) for each in stacks])
 
@@ -103,18 +127,13 @@ class Compiled:
         """Room for A x, in which the last one with as many ranks was."""
         ranks = self._stack.a[layer].shape[1]
         if ranks not in self._room:
-            self._room[ranks] = x.new_empty(len(self._standing.order), ranks)
+            self._room[ranks] = x.new_empty(self._standing.capacity, ranks)
         return self._room[ranks]
 
 
-def _standing(
-    stack: Stack, rows: Mapping[str, Sequence[int]], tokens: Sequence[int] | None
-) -> Standing:
-    each = list(rows.values())
-    if tokens is not None:
-        ends = list(accumulate(tokens))
-        each = [
-            [token for row in own for token in range(ends[row] - tokens[row], ends[row])]
-            for own in each
-        ]
-    return Standing([stack.table[key] for key in rows], each)
+def _of_input(own: Sequence[int], tokens: Sequence[int] | None) -> Sequence[int]:
+    """Rows of the input for some of the batch."""
+    if tokens is None:
+        return own
+    ends = list(accumulate(tokens))
+    return [token for row in own for token in range(ends[row] - tokens[row], ends[row])]

@@ -4,6 +4,7 @@ import ctypes
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from raylora.lora.devices import BF16_DOTS, BF16_TILES, cpu_flags
-from raylora.lora.native import Call, library
+from raylora.lora.native import Call, Slots, library
 
 _ANY = Path(__file__).with_name("kernel.c")
 _DOTS = Path(__file__).with_name("kernel_bf16.c")
@@ -33,19 +34,31 @@ class Kernel:
 
 
 class Standing:
-    """Which rows of a batch belong to which slot, as the kernel is told."""
+    """Which rows of a batch belong to which slot: calls are told by it, of one after another."""
 
-    def __init__(self, slots: Sequence[int], rows: Sequence[Sequence[int]]) -> None:
+    def __init__(self, capacity: int) -> None:
+        """capacity: rows that there may be."""
+        self.capacity = capacity
+        self.holder: object = None
+        """Whose rows it has."""
+        numbers = (torch.zeros(capacity + 1, dtype=torch.long) for _ in range(3))
+        self._slots, self._starts, self._rows = numbers
+        pointers = [tensor.data_ptr() for tensor in (self._slots, self._starts, self._rows)]
+        self.facts = _Batch(0, *pointers)
+
+    def place(self, slots: Sequence[int], rows: Sequence[Sequence[int]], holder: object) -> None:
         """rows: batch rows of the adapter in each of `slots`."""
-        starts = [0]
-        for own in rows:
-            starts.append(starts[-1] + len(own))
-        self.order = [row for own in rows for row in own]
-        """Batch rows, in the order of products and scales."""
-        self.slots = torch.tensor(slots)
-        self._held = [torch.tensor(numbers) for numbers in (starts, self.order)]
-        pointers = [tensor.data_ptr() for tensor in (self.slots, *self._held)]
-        self.facts = _Batch(len(slots), *pointers)
+        starts = [0, *accumulate(map(len, rows))]
+        self._slots[: len(slots)] = torch.tensor(slots)
+        self._starts[: len(starts)] = torch.tensor(starts)
+        self._rows[: starts[-1]] = torch.tensor([row for own in rows for row in own])
+        self.facts.adapters = len(slots)
+        self.holder = holder
+
+    def slots(self, most: int) -> Slots:
+        """Its slots, whichever they are; `most`: how many there may come to be."""
+        length = ctypes.addressof(self.facts) + _Batch.adapters.offset
+        return Slots(self._slots.data_ptr(), length, most)
 
 
 class Part(NamedTuple):

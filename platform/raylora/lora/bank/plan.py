@@ -71,16 +71,18 @@ class Plan:
             if layer in share.layout.shapes:
                 share.products(x.shape[1]).add(layer, x, out)
 
-    def step_version(self) -> tuple[int, ...] | None:
-        """What `step_calls` are good for: other numbers, other calls. None where there are none.
+    def step_version(self) -> tuple[object, ...] | None:
+        """What `step_calls` are good for: another version, other calls. None where there are none.
 
-        All adapters are in place after it.
+        All adapters are in place after it, and calls, of whichever plan, are for these rows.
         """
-        versions: list[int] = []
+        versions: list[object] = []
         for share in self._shares:
-            if not isinstance(share.products(1), Compiled):
+            products = share.products(1)
+            if not isinstance(products, Compiled):
                 return None
-            versions.append(share.stack.table.version)
+            products.stand()
+            versions.append(products.version)
         return tuple(versions)
 
     def step_calls(self, outs: Mapping[str, Tensor], x: Tensor) -> Iterator[Call]:
@@ -149,7 +151,8 @@ class _Share:
         self.stack.hold_together(self.adapters)
         kernel = self._kernel(load)
         if kernel is not None:
-            return Compiled(kernel, self.stack, self.rows, self.adapters)
+            standing = self.stack.standing(self.batch)
+            return Compiled(kernel, self.stack, self.rows, self.adapters, standing=standing)
         return Batched(self.stack, self.rows, self.adapters, self.batch)
 
     def _for_prompt(self, tokens: int) -> Products:
@@ -167,7 +170,9 @@ class _Share:
         if kernel is None:
             return None
         self.stack.hold(self.adapters)
-        return Compiled(kernel, self.stack, self.rows, self.adapters, tokens)
+        compiled = Compiled(kernel, self.stack, self.rows, self.adapters, tokens)
+        compiled.stand()
+        return compiled
 
     def _kernel(self, load: Callable[[torch.dtype, torch.dtype], Kernel | None]) -> Kernel | None:
         if self.stack.device.type != "cpu":

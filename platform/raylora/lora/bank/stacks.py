@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from raylora.lora.bank import huge_pages
+from raylora.lora.bank.kernel import Standing
 from raylora.lora.bank.layout import Layout, Weights
 from raylora.lora.bank.slots import SlotTable
+from raylora.lora.native import bucket
 
 
 class Stack:
@@ -32,6 +34,9 @@ class Stack:
         """Layer to A of its whole group, [slots, rank * layers, in]."""
         self.b: Mapping[str, Tensor] = {}
         """Layer to B transposed, [slots, rank, out]."""
+        self.moves = 0
+        """How often all of it has come to lie elsewhere."""
+        self._standing = Standing(0)
 
     @property
     def bytes(self) -> int:
@@ -45,6 +50,12 @@ class Stack:
     def hold(self, adapters: Mapping[str, Weights]) -> None:
         """Have adapters in place, anywhere."""
         self._copy(self.table.place(list(adapters)), adapters)
+
+    def standing(self, rows: int) -> Standing:
+        """Of the running batch, for so many rows: the same one while it has room for them."""
+        if self._standing.capacity < rows:
+            self._standing = Standing(bucket(rows))
+        return self._standing
 
     def _copy(self, keys: list[str], adapters: Mapping[str, Weights]) -> None:
         if self._flat.shape[0] < self.table.capacity:
@@ -61,6 +72,7 @@ class Stack:
             larger = self._flat.new_zeros(shape)
         larger[: self._flat.shape[0]] = self._flat
         self._flat = larger
+        self.moves += 1
         layers = self.layout.shapes
         self.a = {layer: self.layout.a(larger, layer) for layer in layers}
         self.b = {layer: self.layout.b(larger, layer) for layer in layers}
