@@ -75,6 +75,31 @@ expand_some(const scalar *const *products, int rows, const scalar *b, int64_t wi
         _mm512_mask_storeu_epi16(out[i], there, outputs[i]);
 }
 
+/* Twice as many outputs of one row: with half the sums the processor would wait for each (1,536
+ * outputs of 16 adapters: 17.5 us, and 12 so). */
+static inline __attribute__((always_inline)) void
+expand_one(const scalar *products, const scalar *b, int64_t width, int64_t rank,
+           const float *scale, scalar *out)
+{
+    __m512 low[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    __m512 high[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (int64_t j = 0; j < rank; j += 2, b += 2 * width) {
+        __m512bh own = pair(products + j);
+        for (int i = 0; i < 2; i++) {
+            __m512i u = _mm512_loadu_si512(b + i * OUTPUTS);
+            __m512i v = _mm512_loadu_si512(b + width + i * OUTPUTS);
+            _mm_prefetch((const char *)(b + (2 + i) * OUTPUTS), _MM_HINT_T0);
+            _mm_prefetch((const char *)(b + width + (2 + i) * OUTPUTS), _MM_HINT_T0);
+            low[i] = _mm512_dpbf16_ps(low[i], (__m512bh)_mm512_unpacklo_epi16(u, v), own);
+            high[i] = _mm512_dpbf16_ps(high[i], (__m512bh)_mm512_unpackhi_epi16(u, v), own);
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        __m512i before = _mm512_loadu_si512(out + i * OUTPUTS);
+        _mm512_storeu_si512(out + i * OUTPUTS, sum(before, low[i], high[i], scale));
+    }
+}
+
 /* The same where it matters whether all 32 are there: without masks. */
 static inline __attribute__((always_inline)) void
 expand_rows(const scalar *const *products, int rows, const scalar *b, int64_t width, int64_t rank,
