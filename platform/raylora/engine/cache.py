@@ -64,7 +64,11 @@ class BatchCache(Cache):
     def open_column(self) -> None:
         """Make room for one more token in every row; the next forward pass fills it."""
         self._reserve(self.rows, self.width, 1)
-        self._show(self._end + 1)
+
+    def show(self) -> None:
+        """Let the layers' keys and values be all columns up to the open one."""
+        for layer in self.layers:
+            layer.show(self.rows, self._first, self._end + 1)
 
     def close_column(self) -> None:
         """Keep the column that the forward pass has filled."""
@@ -106,10 +110,6 @@ class BatchCache(Cache):
             self.clear()
             return
         self._starts, self._first = starts, min(starts)
-
-    def _show(self, end: int) -> None:
-        for layer in self.layers:
-            layer.show(self.rows, self._first, end)
 
     def _reserve(self, rows: int, width: int, more: int, like: DynamicCache | None = None) -> None:
         """Make the buffers hold this many rows and columns, and `more` columns to the right."""

@@ -113,6 +113,7 @@ class Runner:
         return logits
 
     def _by_modules(self, newest: torch.Tensor) -> torch.Tensor:
+        self._cache.show()
         lengths = self._lengths[:, None]
         behind = torch.arange(self._cache.width, -1, -1, device=newest.device)
         return self._model(

@@ -124,6 +124,7 @@ class StepProgram(ForwardPass):
         if self._fitted == cache.version:
             return
         self._fitted = cache.version
+        cache.show()
         for each, count in self._counts.items():
             count.value = each * cache.rows
         for (keys, values), kept in zip(self._kept, cache.layers, strict=True):
