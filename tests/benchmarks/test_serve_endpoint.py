@@ -121,9 +121,9 @@ def test_an_alias_that_moves_is_followed(served: Served, monkeypatch: pytest.Mon
 
 def test_first_tokens_are_timed(served: Served, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cold, "VERSIONS", 2)
-    late, soon = asyncio.run(cold._asked(served))  # type: ignore[arg-type]
-    assert len(late) == len(soon) == 2
-    assert all(seconds > 0 for seconds in late + soon)
+    late, soon, known = asyncio.run(cold._asked(served))  # type: ignore[arg-type]
+    assert len(late) == len(soon) == len(known) == 2
+    assert all(seconds > 0 for seconds in late + soon + known)
 
 
 def test_a_client_that_goes_makes_room(served: Served, monkeypatch: pytest.MonkeyPatch):
