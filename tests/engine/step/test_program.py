@@ -214,8 +214,9 @@ def test_when_no_rows_are_left_nothing_holds_their_adapters(tmp_path) -> None:
     weights = weakref.ref(bank._adapters["a"].flat)
     runner = Runner(model, bank)
     run(runner, ["a"] * 6)
+    [stack] = map(weakref.ref, bank._stacks._stacks.values())
     for _ in range(4):
         runner.leave(0)
     bank.remove("a")
     gc.collect()
-    assert weights() is None
+    assert weights() is stack() is None

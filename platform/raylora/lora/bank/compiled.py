@@ -67,7 +67,7 @@ class Compiled:
 
     def stand(self) -> None:
         """From now on calls are for these rows."""
-        if self._standing.holder is not self:
+        if not self._standing.is_of(self):
             self._standing.place(self._slots, self._rows, self)
 
     def add(self, layer: str, x: Tensor, out: Tensor) -> None:

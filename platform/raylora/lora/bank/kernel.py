@@ -2,7 +2,8 @@
 
 import ctypes
 import functools
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -39,8 +40,8 @@ class Standing:
     def __init__(self, capacity: int) -> None:
         """capacity: rows that there may be."""
         self.capacity = capacity
-        self.holder: object = None
-        """Whose rows it has."""
+        self._holder: Callable[[], object] = lambda: None
+        """Whose rows it has, which it does not keep alive: calls outlive their adapters."""
         numbers = (torch.zeros(capacity + 1, dtype=torch.long) for _ in range(3))
         self._slots, self._starts, self._rows = numbers
         pointers = [tensor.data_ptr() for tensor in (self._slots, self._starts, self._rows)]
@@ -53,7 +54,11 @@ class Standing:
         self._starts[: len(starts)] = torch.tensor(starts)
         self._rows[: starts[-1]] = torch.tensor([row for own in rows for row in own])
         self.facts.adapters = len(slots)
-        self.holder = holder
+        self._holder = weakref.ref(holder)
+
+    def is_of(self, holder: object) -> bool:
+        """Whether the last `place` was its own."""
+        return self._holder() is holder
 
     def slots(self, most: int) -> Slots:
         """Its slots, whichever they are; `most`: how many there may come to be."""
