@@ -85,11 +85,11 @@ def test_isolation_holds_tokens_and_logits_against_peft(
     case = Case(base, adapters, PROMPTS)
     alone: dict[Pair, tuple[int, ...]] = isolation._alone(case)
     assert set(alone) == set(case.pairs)
-    same, _ = isolation._tokens(case, alone)
-    assert same.verdict is Verdict.OK, same.line()
+    same, control = isolation._tokens(case, alone)
+    assert same.verdict is control.verdict is Verdict.OK, (same.line(), control.line())
     swapped = {(key, i): alone[case.neighbour(key), i] for key, i in case.pairs}
-    wrong, control = isolation._tokens(case, swapped)
-    assert Verdict.SHORT in (wrong.verdict, control.verdict)
+    wrong, _ = isolation._tokens(case, swapped)
+    assert wrong.verdict is Verdict.SHORT
     right, other = isolation._logits(case, "fp32", alone, DType.FP32, Quantization.NONE)
     assert float(right.figure) < 1e-4
     assert float(other.figure) > 10 * float(right.figure)
