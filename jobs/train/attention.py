@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from raylora.jobs.train import softmax
+
 NAME = "raylora_packed"
 """Under which transformers knows it."""
 
@@ -65,9 +67,18 @@ class _Block:
         """The same for keys or values, [kv heads, T, 1, size]."""
         return part[:, self.start : self.stop].flatten(1, 2)
 
+    @property
+    def count(self) -> int:
+        """Of queries."""
+        return self.stop - self.first
+
+    def causal(self, rows: Tensor, window: int | None) -> softmax.Causal:
+        """Who sees whom, for [kv heads, rows, ..]."""
+        return softmax.Causal(self.count, rows.shape[1] // self.count, window)
+
     def _bias(self, window: int | None, groups: int, dtype: torch.dtype) -> Tensor:
         """-inf for keys that a query must not see, else 0: [queries * groups, keys]."""
-        queries, keys = self.stop - self.first, self.stop - self.start
+        queries, keys = self.count, self.stop - self.start
         key = torch.arange(keys, device=self._device)
         behind = key[keys - queries :, None] - key
         hidden = behind < 0 if window is None else (behind < 0) | (behind >= window)
@@ -156,26 +167,22 @@ class _Attention(torch.autograd.Function):
         out = torch.empty_like(q)
         weights: list[Tensor] = []
         for block in documents.blocks:
-            weight = _scores(block.queries(q), block.keys(k), block, scale, window, softcap)
-            weight = weight.softmax(-1)
+            weight = _weights(block.queries(q), block.keys(k), block, scale, window, softcap)
             torch.bmm(weight, block.keys(v), out=block.queries(out))
             weights.append(weight)
         ctx.save_for_backward(q, k, v, *weights)
-        ctx.settings = (documents, scale, softcap)
+        ctx.settings = (documents, scale, window, softcap)
         return out.permute(1, 0, 2, 3).reshape(1, length, -1, size)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *weights = ctx.saved_tensors
-        documents, scale, softcap = ctx.settings
+        documents, scale, window, softcap = ctx.settings
         grad = _by_kv_head(grads[0].transpose(1, 2), len(q))
         d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for block, weight in zip(documents.blocks, weights, strict=True):
             rows, keys, g = block.queries(q), block.keys(k), block.queries(grad)
-            # weight * (d_weight - sum of weight * d_weight)
-            d_scores: Tensor = torch.ops.aten._softmax_backward_data(
-                g @ block.keys(v).transpose(1, 2), weight, -1, weight.dtype
-            ).mul_(scale)
+            d_scores = _d_scores(g @ block.keys(v).transpose(1, 2), weight, block, scale, window)
             if softcap is not None:
                 # Hidden keys have no weight, so what they are multiplied with does not matter.
                 capped = torch.tanh((rows @ keys.transpose(1, 2)) * (scale / softcap))
@@ -196,7 +203,7 @@ def _by_head(part: Tensor) -> Tensor:
     return part.transpose(1, 2).flatten(0, 1)[None]
 
 
-def _scores(
+def _weights(
     q: Tensor,
     k: Tensor,
     block: _Block,
@@ -204,9 +211,30 @@ def _scores(
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    """Masked scores [kv heads, queries * groups, keys]."""
-    groups = q.shape[1] // (block.stop - block.first)
-    bias = block.bias(window, groups, q.dtype)
+    """Softmax of the masked scores: [kv heads, queries * groups, keys]."""
+    kernels = _kernels(q) if softcap is None else None
+    if kernels is not None:
+        return block.causal(q, window).softmax_(q @ k.transpose(1, 2), scale, kernels)
+    bias = block.bias(window, q.shape[1] // block.count, q.dtype)
     if softcap is None:
-        return torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale)
-    return torch.tanh((q @ k.transpose(1, 2)) * (scale / softcap)) * softcap + bias
+        return torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale).softmax(-1)
+    capped = torch.tanh((q @ k.transpose(1, 2)) * (scale / softcap)) * softcap
+    return (capped + bias).softmax(-1)
+
+
+def _d_scores(
+    d_weight: Tensor, weight: Tensor, block: _Block, scale: float, window: int | None
+) -> Tensor:
+    """Of the scores, for that of their softmax, which is overwritten.
+
+    scale * weight * (d_weight - sum of weight * d_weight).
+    """
+    kernels = _kernels(weight)
+    if kernels is not None:
+        return block.causal(weight, window).backward_(d_weight, weight, scale, kernels)
+    found: Tensor = torch.ops.aten._softmax_backward_data(d_weight, weight, -1, weight.dtype)
+    return found.mul_(scale)
+
+
+def _kernels(like: Tensor) -> softmax.Kernels | None:
+    return softmax.kernels(like.dtype) if like.device.type == "cpu" else None

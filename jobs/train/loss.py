@@ -16,12 +16,10 @@ from transformers import PreTrainedModel
 
 from raylora.jobs.data.examples import IGNORED
 from raylora.jobs.train.attention import Documents
+from raylora.jobs.train.cross_entropy import cross_entropy
 
 CHUNK = 2048
 """Supervised positions per block of logits: 0.2 GB in bf16 with 49152 tokens."""
-
-ROWS = 16
-"""Positions whose softmax is computed at once in fp32: 3 MB, which a core's caches hold."""
 
 
 class SupervisedLoss(nn.Module):
@@ -95,7 +93,7 @@ class _Logits:
 
 def _chunked(logits: _Logits, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     if len(targets) <= CHUNK:
-        return _CrossEntropy.apply(logits(hidden), targets, weights)
+        return cross_entropy(logits(hidden), targets, weights)
     # Recomputed in the backward pass, so that one block of logits lives at a time.
     parts = zip(*(x.split(CHUNK) for x in (hidden, targets, weights)), strict=True)
     losses = [checkpoint(_cross_entropy, logits, *part, use_reentrant=False) for part in parts]
@@ -103,32 +101,4 @@ def _chunked(logits: _Logits, hidden: Tensor, targets: Tensor, weights: Tensor) 
 
 
 def _cross_entropy(logits: _Logits, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    return _CrossEntropy.apply(logits(hidden), targets, weights)
-
-
-class _CrossEntropy(torch.autograd.Function):
-    """[positions], weighted; the gradient, softmax - one-hot, is made in the forward pass.
-
-    It has the logits' dtype and is all that is kept: torch's own keeps an fp32 copy of the logits
-    and makes two more in the backward pass.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        grad = torch.empty_like(logits)
-        losses = torch.empty_like(weights[:, None])
-        columns = (targets[:, None], weights[:, None], losses)
-        parts = (x.split(ROWS) for x in (logits, grad, *columns))
-        for scores, d_scores, target, weight, loss in zip(*parts, strict=True):
-            logs = scores.log_softmax(-1, dtype=torch.float32)
-            loss.copy_(logs.gather(1, target)).mul_(-weight)
-            probabilities = logs.exp_()
-            probabilities.scatter_add_(1, target, -torch.ones_like(weight))
-            d_scores.copy_(probabilities.mul_(weight))
-        ctx.save_for_backward(grad)
-        return losses[:, 0]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors
-        return grad.mul_(grads[0][:, None].to(grad.dtype)), None, None
+    return cross_entropy(logits(hidden), targets, weights)

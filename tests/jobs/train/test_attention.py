@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from raylora.jobs.train import attention
+from raylora.jobs.train import attention, softmax
 from raylora.jobs.train.attention import Documents, packed_attention
 
 LENGTHS = (5, 1, 12, 3)
@@ -34,8 +34,11 @@ def one_by_one(query, key, value, window=None, softcap=None) -> torch.Tensor:
 @pytest.mark.parametrize("block", [256, 4, 1])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (4, 1)])
 @pytest.mark.parametrize("settings", [{}, {"window": 3}, {"softcap": 0.5}])
-def test_documents_attend_as_if_alone(monkeypatch, block, heads, kv_heads, settings):
+@pytest.mark.parametrize("compiled", [True, False])
+def test_documents_attend_as_if_alone(monkeypatch, block, heads, kv_heads, settings, compiled):
     monkeypatch.setattr(attention, "BLOCK", block)
+    if not compiled:
+        monkeypatch.setattr(softmax, "kernels", lambda dtype: None)
     query, key, value = parts = inputs(heads, kv_heads)
     expected = one_by_one(*parts, **settings)
     grad = torch.randn_like(expected)

@@ -9,6 +9,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from transformers.models.smollm3.modeling_smollm3 import SmolLM3RMSNorm
 
+from raylora.jobs.train import rms_norm
 from raylora.jobs.train.rms_norm import fuse_norms
 
 SIZE = 48
@@ -20,6 +21,13 @@ FAMILIES = [
     Qwen3RMSNorm,
     SmolLM3RMSNorm,
 ]
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def _way(request, monkeypatch):
+    """By the kernel where there is one, and without it."""
+    if request.param == "torch":
+        monkeypatch.setattr(rms_norm, "_kernels", lambda dtype: None)
 
 
 def norm(family, dtype=torch.float32, **options):
@@ -40,6 +48,7 @@ def outcome(module, x) -> tuple[torch.Tensor, torch.Tensor]:
     return y.detach(), torch.autograd.grad((y * upstream.to(y.dtype)).sum(), x)[0]
 
 
+@pytest.mark.usefixtures("_way")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gives_what_the_family_s_own_norm_gives(family):
     x, module = rows(), norm(family)
@@ -49,6 +58,7 @@ def test_gives_what_the_family_s_own_norm_gives(family):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("_way")
 def test_rounds_in_bf16_as_little_as_the_family_s_own():
     x, module = rows(torch.bfloat16), norm(LlamaRMSNorm, torch.bfloat16)
     theirs = outcome(module, x)
@@ -63,6 +73,7 @@ def test_rounds_in_bf16_as_little_as_the_family_s_own():
         assert error.max() < 0.01
 
 
+@pytest.mark.usefixtures("_way")
 def test_does_not_change_what_it_is_given():
     x, module = rows(), norm(LlamaRMSNorm)
     fuse_norms(nn.Sequential(module))
