@@ -163,7 +163,8 @@ def test_replicas_come_and_go_with_the_tokens_that_wait(up: Callable[..., str]):
 def kill_replica_in_mid_stream(endpoint: str) -> None:
     """Its stream ends with an error event."""
     [replica] = replicas()
-    body = {"model": "tones", "prompt": "hi", "max_tokens": 240, "logit_bias": {2: -100}}
+    # Sixteen answers: a fast machine had finished a single one before the replica was killed.
+    body = {"model": "tones", "prompt": "hi", "max_tokens": 240, "n": 16, "logit_bias": {2: -100}}
     with httpx.stream(
         "POST", f"{endpoint}/completions", json={**body, "stream": True}, timeout=60
     ) as stream:
