@@ -49,19 +49,14 @@ class Mailbox:
         self._slot_of[trial.name] = slot
 
     async def advance(self, name: str) -> TrialReport:
-        """Let a trial train, and wait until it reports or is over. Raises JobFailed at the end."""
-        if recorded := await self._recorded(name):
-            return recorded
-        slot = self._slot(self._slot_of[name])
-        if slot.closed:
-            raise JobFailed(slot.closed)
-        if name in self._stopped:
-            return await self._leave(name)
-        future = self._awaited[name] = asyncio.get_running_loop().create_future()
-        order = GoOn(name) if name in slot.reports else self._beginning(name)
-        slot.reports[name] = None
-        await self._order(slot, order)
-        return await future
+        """Let a trial train, and wait until it reports or is over.
+
+        Raises JobFailed where it has failed, and at the end.
+        """
+        report = await self._recorded(name) or await self._next(name)
+        if report.state is TrialState.FAILED:
+            raise JobFailed(report.error)
+        return report
 
     async def end(self, name: str) -> TrialReport:
         """Take a trial out of its slot, if it is in; what it has come to."""
@@ -127,6 +122,19 @@ class Mailbox:
             self._changed.notify_all()
         self._last[name] = report
         return report
+
+    async def _next(self, name: str) -> TrialReport:
+        """Of what trains in a slot."""
+        slot = self._slot(self._slot_of[name])
+        if slot.closed:
+            raise JobFailed(slot.closed)
+        if name in self._stopped:
+            return await self._leave(name)
+        future = self._awaited[name] = asyncio.get_running_loop().create_future()
+        order = GoOn(name) if name in slot.reports else self._beginning(name)
+        slot.reports[name] = None
+        await self._order(slot, order)
+        return await future
 
     def _slot(self, name: str) -> "_Slot":
         if name not in self._slots:

@@ -1,13 +1,12 @@
-"""What Ray Tune runs for each trial: an actor without torch, which lets a slot do the work."""
+"""What Ray Tune runs for each trial: something without torch, which lets a slot do the work."""
 
 from typing import Any
 
-import ray
+from ray import ObjectRef
 from ray.tune import Trainable
 
-from raylora.errors import JobFailed
 from raylora.sweeps.ledger import Proposal
-from raylora.sweeps.orders import TrialReport, TrialState
+from raylora.sweeps.orders import TrialReport
 
 PROPOSAL = "proposal"
 """In the config of a trial: a Proposal."""
@@ -20,18 +19,25 @@ STATE = "state"
 
 
 class ThinTrial(Trainable):
-    """Each step of Tune's is the trial's next report; the actor is used for trial after trial."""
+    """Each step of Tune's is the trial's next report; it serves trial after trial."""
 
     def setup(self, config: dict[str, Any], mailbox: Any = None) -> None:
         """`mailbox` is the actor that slots take orders from."""
         self._mailbox = mailbox
 
-    def step(self) -> dict[str, Any]:
-        """Wait for the next report. Raises JobFailed where the trial has failed."""
+    def advance(self) -> "ObjectRef[TrialReport]":
+        """Let the trial train; its next report. Raises JobFailed where it has failed."""
         proposal: Proposal = self.config[PROPOSAL]
-        report: TrialReport = ray.get(self._mailbox.advance.remote(proposal.name))
-        if report.state is TrialState.FAILED:
-            raise JobFailed(report.error)
+        return self._mailbox.advance.remote(proposal.name)
+
+    def told(self, report: TrialReport) -> dict[str, Any]:
+        """Tune's result of a report."""
+        self._report = report
+        return self.train()
+
+    def step(self) -> dict[str, Any]:
+        """Of the report that it was told."""
+        report = self._report
         return {
             **report.metrics,
             METRICS: dict(report.metrics),

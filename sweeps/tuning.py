@@ -21,12 +21,13 @@ from raylora.sweeps.orders import TrialReport, TrialState
 from raylora.sweeps.population import Population
 from raylora.sweeps.proposer import Proposer
 from raylora.sweeps.thin_trial import METRICS, PROPOSAL, STATE, STEP, ThinTrial
+from raylora.sweeps.trial_actors import trials_in_driver
 
-TRIAL_BYTES = 200 * 1024**2
-"""Resident memory of a thin trial's process."""
 ENVIRONMENT = {
-    # Actors that start at a time; with a searcher Ray's own is one.
+    # Trials that are made at a time; with a searcher Ray's own is one.
     "TUNE_MAX_PENDING_TRIALS_PG": "8",
+    # The driver stays where the spec's files are relative to.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # A trial that a user stops before its first report has no metric.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     # The ledger and MLflow have what Tune's own loggers would write.
@@ -69,9 +70,9 @@ def tune_trials(
     # It warns of the loggers that are off, and of each result that took half a second to record.
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     trainable = tune.with_parameters(ThinTrial, mailbox=mailbox)
-    tune.Tuner(
-        # The slot has the CPUs, a trial only waits for it.
-        tune.with_resources(trainable, {"memory": TRIAL_BYTES}),
+    tuner = tune.Tuner(
+        # The slot has the CPUs, a trial only waits for it; Ray Tune wants it to ask for something.
+        tune.with_resources(trainable, {"memory": 1}),
         param_space={PROPOSAL: tune.grid_search(fixed)} if fixed else None,
         tune_config=tune.TuneConfig(
             metric=search.metric,
@@ -93,7 +94,9 @@ def tune_trials(
             # Slots have the checkpoints; a trial's own would be an empty folder.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
-    ).fit()
+    )
+    with trials_in_driver():
+        tuner.fit()
 
 
 def _scheduler(spec: SweepSpec) -> TrialScheduler:
