@@ -56,6 +56,8 @@ class Block:
     scale: float | Tensor
     """Of x A': for several parts [tokens, ranks], 0 where the rank is not of the token's own."""
     dropout: float
+    ranks: Sequence[int]
+    """Of each part."""
 
     def kept(self, layer: int, like: Tensor) -> Tensor | None:
         """Which elements of a layer's input dropout keeps; None for all. like: [tokens, in]."""
@@ -103,14 +105,15 @@ class Route:
 def _blocks(parts: Sequence[Part], adapters: Sequence[Adapter], x: Tensor) -> Iterator[Block]:
     if len(parts) == 1:
         (part,), (own,) = parts, adapters
-        yield Block(parts, slice(0, 1), part.tokens, own.scale, own.dropout)
+        yield Block(parts, slice(0, 1), part.tokens, own.scale, own.dropout, [own.rank])
         return
     lengths = [_length(part) for part in parts]
     for group in neighbours(lengths, adapters):
         own = adapters[group]
         tokens = slice(parts[group.start].tokens.start, parts[group.stop - 1].tokens.stop)
         scale = own[0].scale if len(own) == 1 else _scales(lengths[group], own, x)
-        yield Block(parts, group, tokens, scale, own[0].dropout)
+        ranks = [adapter.rank for adapter in own]
+        yield Block(parts, group, tokens, scale, own[0].dropout, ranks)
 
 
 def _scales(lengths: Sequence[int], adapters: Sequence[Adapter], x: Tensor) -> Tensor:
