@@ -1,12 +1,13 @@
 """Linear layers for the few rows of a step, where the processor suits and a C compiler is there.
 
-few_rows.c and few_rows_bf16.c say how. A step of SmolLM2 on one core, its products alone, in ms by
-torch and so, for 1, 16 and 64 rows:
+few_rows.c, few_rows_bf16.c and few_rows_tiles.c say how. A step of SmolLM2 on one core, its
+products alone, in ms by torch and so, for 1, 16 and 64 rows:
 
     fp32, Intel Xeon, AVX-512                 37 -> 37    92 -> 55    168 -> 143
     fp32, the same, weights kept in bf16      37 -> 26    92 -> 47    168 -> 132
     fp32, the same, held to AVX2              38 -> 34   116 -> 94
     bf16, AMD EPYC (Zen 4), AVX512-BF16       36 -> 15    53 -> 30    113 -> 100
+    bf16, Intel Xeon, AMX                     37 -> 20    38 -> 20     47 -> 29
 """
 
 import ctypes
@@ -26,14 +27,12 @@ from raylora.lora.native import Call, Number, Reads, library
 MOST_ROWS = 64
 MOST_BY_HALVES = 24
 """Of fp32 where registers have 256 bits: torch's products are as fast from there on."""
-MOST_BESIDE_MATRIX_UNITS = 8
-"""Of bf16 where torch's products use matrix units (AMX), slow only at what they rearrange."""
-
 _LEAST_BESIDE = 16
 """Rows whose products take longer than reading the weights."""
 
 _FP32 = Path(__file__).with_name("few_rows.c")
 _BF16 = Path(__file__).with_name("few_rows_bf16.c")
+_TILES = Path(__file__).with_name("few_rows_tiles.c")
 _TOGETHER = 4
 """Of how many a layer's outputs are to be a multiple."""
 
@@ -62,13 +61,24 @@ def _fits(layer: Any) -> bool:
 
 def _forward_of(layer: Any) -> "FewRows | None":
     flags, stored = cpu_flags(), layer.weight.dtype
+    rests = True
     if type(layer) is NarrowLinear or stored is torch.float32:
         linear = _linear(_FP32, torch.float32, stored) if AVX2 in flags else None
         dtype, most = torch.float32, MOST_ROWS if AVX512 in flags else MOST_BY_HALVES
     else:
-        linear = _linear(_BF16, stored, stored) if BF16_DOTS in flags else None
-        dtype, most = stored, MOST_BESIDE_MATRIX_UNITS if BF16_TILES in flags else MOST_ROWS
-    return None if linear is None else FewRows(layer, linear, dtype, most)
+        linear = _tiles(stored) if BF16_TILES in flags else None
+        rests = linear is None
+        if linear is None and BF16_DOTS in flags:
+            linear = _linear(_BF16, stored, stored)
+        dtype, most = stored, MOST_ROWS
+    return None if linear is None else FewRows(layer, linear, dtype, most, rests)
+
+
+@functools.cache
+def _tiles(dtype: torch.dtype) -> Callable[..., None] | None:
+    """By matrix units, where the system lets us have them."""
+    found = library(_TILES, dtype)
+    return _linear(_TILES, dtype, dtype) if found is not None and found.usable() else None
 
 
 @functools.cache
@@ -91,6 +101,8 @@ class FewRows:
     dtype: torch.dtype
     """Of the rows."""
     most: int
+    rests: bool
+    """Whether memory does while many rows are computed."""
 
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer
@@ -115,7 +127,7 @@ class FewRows:
 
     def room(self, rows: int, slots: int) -> tuple[int, int]:
         """Of each of so many slots: how often a product fetches, and how many bytes at a time."""
-        if not _LEAST_BESIDE <= rows <= self.most:
+        if not self.rests or not _LEAST_BESIDE <= rows <= self.most:
             return 0, 0
         blocks = self.layer.out_features // _TOGETHER
         return blocks // slots * (rows // _TOGETHER), self.layer.in_features * self.dtype.itemsize
