@@ -19,7 +19,7 @@ from raylora.engine.step.ahead import calls_of
 from raylora.engine.step.forward_pass import ForwardPass
 from raylora.engine.step.rotation import rotation
 from raylora.lora.bank.kernel import load_for_prompts
-from raylora.lora.devices import BF16_DOTS, BF16_TILES, cpu_flags
+from raylora.lora.devices import BF16_DOTS, cpu_flags
 from raylora.lora.native import Adds, Call, library, required
 
 _SOURCE = Path(__file__).with_name("prompt_attention_bf16.c")
@@ -51,13 +51,10 @@ def fits(model: Any) -> bool:
 
 @functools.cache
 def prompt_attention(dtype: torch.dtype) -> Callable[..., None] | None:
-    """The function of prompt_attention_bf16.c; None where it cannot be had.
-
-    With matrix units torch's attention has not been compared with it.
-    """
+    """The function of prompt_attention_bf16.c; None where it cannot be had."""
     if dtype is not torch.bfloat16:
         return None
-    if BF16_DOTS not in cpu_flags() or BF16_TILES in cpu_flags():
+    if BF16_DOTS not in cpu_flags():
         return None
     found = library(_SOURCE, dtype)
     if found is None:

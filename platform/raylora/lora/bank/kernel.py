@@ -1,4 +1,4 @@
-"""The function of kernel.c, kernel_bf16.c or prompt_bf16.c, called without a copy."""
+"""The function of kernel.c or of one of its like, for bf16 and for prompts, without a copy."""
 
 import ctypes
 import functools
@@ -18,6 +18,7 @@ from raylora.lora.native import Call, Slots, library
 _ANY = Path(__file__).with_name("kernel.c")
 _DOTS = Path(__file__).with_name("kernel_bf16.c")
 _PROMPT_DOTS = Path(__file__).with_name("prompt_bf16.c")
+_PROMPT_TILES = Path(__file__).with_name("prompt_tiles.c")
 
 
 @dataclass(frozen=True)
@@ -131,13 +132,15 @@ def load(dtype: torch.dtype, stored: torch.dtype) -> Kernel | None:
 
 @functools.cache
 def load_for_prompts(dtype: torch.dtype, stored: torch.dtype) -> Kernel | None:
-    """The one for many tokens a row, where it does better than torch's products."""
-    if not dtype is stored is torch.bfloat16:
+    """The one for many tokens a row; None where it cannot be had."""
+    if not dtype is stored is torch.bfloat16 or BF16_DOTS not in cpu_flags():
         return None
-    if BF16_DOTS not in cpu_flags() or BF16_TILES in cpu_flags():
-        return None
-    found = library(_PROMPT_DOTS, dtype)
-    return None if found is None else Kernel(found)
+    if BF16_TILES not in cpu_flags():
+        found = library(_PROMPT_DOTS, dtype)
+        return None if found is None else Kernel(found)
+    # Torch's products are by matrix units there, whose sums only they have.
+    found = library(_PROMPT_TILES, dtype)
+    return Kernel(found) if found is not None and found.usable() else None
 
 
 class _Batch(ctypes.Structure):
