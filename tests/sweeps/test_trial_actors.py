@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from pathlib import Path
 import ray
 from ray import tune
 from ray.tune.execution import tune_controller
+from ray.tune.schedulers import FIFOScheduler, HyperBandScheduler
 
 from raylora.errors import JobFailed
 from raylora.sweeps.ledger import Proposal
@@ -52,7 +54,9 @@ proposals = [Proposal(f"t{number}", {}, number) for number in range(1, 9)]
 tuner = tune.Tuner(
     tune.with_resources(tune.with_parameters(ThinTrial, mailbox=mailbox), {"memory": 1}),
     param_space={PROPOSAL: tune.grid_search(proposals)},
-    tune_config=tune.TuneConfig(metric="loss", mode="min", reuse_actors=True),
+    tune_config=tune.TuneConfig(
+        metric="loss", mode="min", reuse_actors=True, scheduler=SCHEDULER
+    ),
     run_config=tune.RunConfig(
         storage_path=str(Path("tune").absolute()), callbacks=[Watch()], verbose=0
     ),
@@ -71,16 +75,33 @@ print("SEEN", json.dumps({
 
 @pytest.mark.ray
 def test_trials_take_no_process_and_fail_alone(local_cluster: Cluster, tmp_path: Path) -> None:
-    (tmp_path / "probe.py").write_text(PROBE, encoding="utf-8")
-    client = JobClient(local_cluster)
-    job = client.submit("probe", [], Bundle(tmp_path, build("{}\n").package))
-    lines = list(client.follow(job))
-    said = [line for line in lines if line.startswith("SEEN")]
-    assert said, "\n".join(lines)[-4000:]
-    seen = json.loads(said[0].removeprefix("SEEN"))
+    seen = tuned(local_cluster, tmp_path, "FIFOScheduler()")
     whole = [[f"t{n}", step, n / step] for n in range(1, 9) if n != 2 for step in (1, 2, 3)]
     assert sorted(seen["told"]) == sorted([*whole, ["t2", 1, 2.0]])
     assert len(seen["errors"]) == 1 and "it diverged" in seen["errors"][0]
     assert seen["best"] == "t1"
     assert seen["processes"] == []
     assert seen["restored"]
+
+
+@pytest.mark.ray
+def test_a_scheduler_may_have_trials_wait(local_cluster: Cluster, tmp_path: Path) -> None:
+    scheduler = "HyperBandScheduler(time_attr='step', max_t=3, reduction_factor=3)"
+    seen = tuned(local_cluster, tmp_path, scheduler)
+    steps = {name: step for name, step, _ in sorted(seen["told"])}
+    assert set(steps) == {f"t{n}" for n in range(1, 9)}
+    assert steps["t1"] == 3 and min(steps.values()) < 3
+    assert all("it diverged" in error for error in seen["errors"])
+    assert seen["best"] == "t1"
+
+
+def tuned(cluster: Cluster, folder: Path, scheduler: str) -> dict[str, Any]:
+    """What the probe has seen."""
+    text = PROBE.replace("SCHEDULER", scheduler)
+    (folder / "probe.py").write_text(text, encoding="utf-8")
+    client = JobClient(cluster)
+    job = client.submit("probe", [], Bundle(folder, build("{}\n").package))
+    lines = list(client.follow(job))
+    said = [line for line in lines if line.startswith("SEEN")]
+    assert said, "\n".join(lines)[-4000:]
+    return json.loads(said[0].removeprefix("SEEN"))
