@@ -1,18 +1,9 @@
-/* What adapters add to a layer's output, and their gradients, in bf16: six products.
+/* What adapters add to a layer's output, and their gradients, in bf16: six products by matrix units.
  *
- * By matrix units where the processor has them, else by dot products of pairs. The left side has
- * its pairs one after another, the right side those of neighbouring columns; what does not lie so
- * is laid out first, which is as much as A and B, x and grad, once each.
+ * The left side has its pairs one after another, the right side those of neighbouring columns; what
+ * does not lie so is laid out first, which is as much as A and B, x and grad, once each.
  */
-#ifdef __AMX_BF16__
 #include "tiles.h"
-#else
-#include "scalar.h"
-#ifndef __AVX512BF16__
-#error "needs AVX512-BF16"
-#endif
-#include <immintrin.h>
-#endif
 
 #define LANES 16
 /* Pairs of tokens are filled up to a multiple. */
@@ -96,7 +87,6 @@ static inline __attribute__((always_inline)) void store(__m512 sums, __mmask16 m
     _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(sums));
 }
 
-#ifdef __AMX_BF16__
 #define TILES 4
 
 /* Sums of up to 16 rows and columns, at (m, n). */
@@ -193,82 +183,7 @@ static void product(struct left left, int64_t rows, const scalar *right, int64_t
     }
 }
 
-#define BEGIN struct tiles before = tiles_before(), now = {0};
-#define END tiles_as_before(&before);
-#define PRODUCT(...) product(__VA_ARGS__, &now)
-
 int usable(void) { return tiles_allowed(); }
-#else
-#define ROWS 8
-#define VECTORS 3
-
-/* `there` rows, of up to ROWS, by so many vectors; the last of them under a mask. */
-static inline __attribute__((always_inline)) void
-tile(const struct left *left, int64_t m, int there, const scalar *right, int64_t width, int64_t n,
-     int64_t pairs, const struct into *into, const int vectors)
-{
-    __mmask16 mask = lanes(width - n - (vectors - 1) * LANES);
-    const scalar *from[ROWS];
-    __m512 sums[ROWS * VECTORS];
-    for (int i = 0; i < ROWS; i++)
-        from[i] = left->at + (m + (i < there ? i : 0)) * left->stride;
-    for (int i = 0; i < ROWS * vectors; i++)
-        sums[i] = _mm512_setzero_ps();
-    right += 2 * n;
-    for (int64_t k = 0; k < pairs; k++, right += 2 * width) {
-        __m512bh own[VECTORS];
-        for (int v = 0; v < vectors; v++)
-            own[v] = v < vectors - 1
-                         ? (__m512bh)_mm512_loadu_si512(right + 2 * LANES * v)
-                         : (__m512bh)_mm512_maskz_loadu_epi32(mask, right + 2 * LANES * v);
-        for (int i = 0; i < ROWS; i++) {
-            int32_t pair;
-            memcpy(&pair, from[i] + 2 * k, sizeof pair);
-            __m512bh other = (__m512bh)_mm512_set1_epi32(pair);
-            for (int v = 0; v < vectors; v++)
-                sums[vectors * i + v] = _mm512_dpbf16_ps(sums[vectors * i + v], own[v], other);
-        }
-    }
-    for (int i = 0; i < there; i++)
-        for (int v = 0; v < vectors; v++) {
-            int64_t column = n + LANES * v;
-            __mmask16 there_too = v < vectors - 1 ? 0xFFFF : mask;
-            if (!into->turned) {
-                store(sums[vectors * i + v], there_too,
-                      into->at + (m + i) * into->stride + column, into);
-                continue;
-            }
-            float apart[LANES];
-            _mm512_storeu_ps(apart, sums[vectors * i + v]);
-            for (int j = 0; j < LANES && column + j < width; j++)
-                into->at[(column + j) * into->stride + m + i] = narrow(into->scale * apart[j]);
-        }
-}
-
-/* left [rows, pairs] times right [pairs, width]. */
-static void product(struct left left, int64_t rows, const scalar *right, int64_t width,
-                    int64_t pairs, struct into into)
-{
-    int64_t across = VECTORS * LANES, panels = (width + across - 1) / across;
-    int64_t tiles = (rows + ROWS - 1) / ROWS;
-#pragma omp for schedule(static)
-    for (int64_t t = 0; t < panels * tiles; t++) {
-        int64_t n = t / tiles * across, m = t % tiles * ROWS;
-        int there = rows - m < ROWS ? (int)(rows - m) : ROWS;
-        switch ((width - n + LANES - 1) / LANES) {
-        case 1: tile(&left, m, there, right, width, n, pairs, &into, 1); break;
-        case 2: tile(&left, m, there, right, width, n, pairs, &into, 2); break;
-        default: tile(&left, m, there, right, width, n, pairs, &into, 3);
-        }
-    }
-}
-
-#define BEGIN
-#define END
-#define PRODUCT(...) product(__VA_ARGS__)
-
-int usable(void) { return 1; }
-#endif
 
 /* y += scale x A' B', and `low` for the way back. room: (in + out) times the largest rank. */
 void add_adapters(const scalar *x, scalar *y, const struct part *parts, int64_t count, int64_t in,
@@ -276,19 +191,19 @@ void add_adapters(const scalar *x, scalar *y, const struct part *parts, int64_t 
 {
 #pragma omp parallel num_threads(threads)
     {
-        BEGIN
+        struct tiles before = tiles_before(), now = {0};
         for (int64_t s = 0; s < count; s++) {
             struct part own = parts[s];
             int64_t tokens = own.end - own.first, rank = own.rank;
             scalar *a = room, *b = room + in * rank;
             turn(own.a, rank, in / 2, a);
             turn(own.b, out, rank / 2, b);
-            PRODUCT((struct left){x + own.first * in, in}, tokens, a, rank, in / 2,
-                    (struct into){own.low, rank, (float)own.scale, 0, 0});
-            PRODUCT((struct left){own.low, rank}, tokens, b, out, rank / 2,
-                    (struct into){y + own.first * out, out, 1, 1, 0});
+            product((struct left){x + own.first * in, in}, tokens, a, rank, in / 2,
+                    (struct into){own.low, rank, (float)own.scale, 0, 0}, &now);
+            product((struct left){own.low, rank}, tokens, b, out, rank / 2,
+                    (struct into){y + own.first * out, out, 1, 1, 0}, &now);
         }
-        END
+        tiles_as_before(&before);
     }
 }
 
@@ -299,7 +214,7 @@ void adapters_backward(const scalar *grad, const scalar *x, scalar *d_x, const s
 {
 #pragma omp parallel num_threads(threads)
     {
-        BEGIN
+        struct tiles before = tiles_before(), now = {0};
         for (int64_t s = 0; s < count; s++) {
             struct part own = parts[s];
             int64_t tokens = own.end - own.first, rank = own.rank;
@@ -313,20 +228,20 @@ void adapters_backward(const scalar *grad, const scalar *x, scalar *d_x, const s
             pair_rows(own_grad, tokens, out, filled, grads);
             pair_rows(own.low, tokens, rank, filled, pairs);
             turn(pairs, filled / 2, rank, lows);
-            PRODUCT((struct left){own_grad, out}, tokens, weights, rank, out / 2,
-                    (struct into){d_low, rank, (float)own.scale, 0, 0});
+            product((struct left){own_grad, out}, tokens, weights, rank, out / 2,
+                    (struct into){d_low, rank, (float)own.scale, 0, 0}, &now);
             pair_rows(d_low, tokens, rank, filled, pairs);
             turn(pairs, filled / 2, rank, d_lows);
-            PRODUCT((struct left){lows, filled}, rank, grads, out, filled / 2,
-                    (struct into){own.d_b, rank, 1, 0, 1});
-            PRODUCT((struct left){d_lows, filled}, rank, xs, in, filled / 2,
-                    (struct into){own.d_a, in, 1, 0, 0});
+            product((struct left){lows, filled}, rank, grads, out, filled / 2,
+                    (struct into){own.d_b, rank, 1, 0, 1}, &now);
+            product((struct left){d_lows, filled}, rank, xs, in, filled / 2,
+                    (struct into){own.d_a, in, 1, 0, 0}, &now);
             if (d_x) {
                 pair_rows(own.a, rank, in, rank, weights);
-                PRODUCT((struct left){d_low, rank}, tokens, weights, in, rank / 2,
-                        (struct into){d_x + own.first * in, in, 1, 1, 0});
+                product((struct left){d_low, rank}, tokens, weights, in, rank / 2,
+                        (struct into){d_x + own.first * in, in, 1, 1, 0}, &now);
             }
         }
-        END
+        tiles_as_before(&before);
     }
 }

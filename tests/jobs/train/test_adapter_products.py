@@ -9,14 +9,14 @@ from torch import Tensor
 
 from raylora.jobs.train import adapter_products
 from raylora.jobs.train.adapter_blocks import BlockProducts, Share
-from raylora.jobs.train.adapter_products import products_of
+from raylora.jobs.train.adapter_products import MOST_TOKENS, products_of
 from raylora.jobs.train.lora_linear import Products
 from raylora.jobs.train.route import Adapter, Part, Route
 
 BF16 = torch.bfloat16
 
 compiled = pytest.mark.skipif(
-    adapter_products._kernels(BF16) is None, reason="no C compiler, or no bf16 instructions"
+    adapter_products._kernels(BF16) is None, reason="no C compiler, or no matrix units"
 )
 
 
@@ -137,3 +137,8 @@ def test_leaves_the_rest_to_torch(rank, dropout, width, dtype):
     x = torch.zeros(1, 4, 32, dtype=dtype)
     adapters = [Adapter(rank, 1.0, dropout)]
     assert products_of([Part("a", slice(None))], adapters, x, width) is None
+
+
+def test_leaves_long_parts_to_torch():
+    x, adapters = torch.zeros(1, MOST_TOKENS + 1, 32, dtype=BF16), [Adapter(4, 1.0, 0.0)]
+    assert products_of([Part("a", slice(None))], adapters, x, 64) is None
