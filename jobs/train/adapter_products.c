@@ -114,13 +114,7 @@ column(const struct left *left, int64_t m, int rows, const scalar *right, int64_
     _Alignas(64) float sums[TILE * TILE];
     const scalar *from = left->at + m * left->stride;
     int64_t below = TILE * left->stride, row = 2 * left->stride;
-    _tile_zero(0);
-    if (tiles > 1)
-        _tile_zero(1);
-    if (tiles > 2)
-        _tile_zero(2);
-    if (tiles > 3)
-        _tile_zero(3);
+    tiles_clear(tiles);
     for (int64_t k = 0; k < pairs; k += step) {
         _tile_loadd(5, right + 2 * (k * width + n), 4 * width);
         _tile_loadd(4, from + 2 * k, row);

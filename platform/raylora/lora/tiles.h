@@ -55,6 +55,18 @@ static inline void tiles_shape(struct tiles *now, int rows, int pairs, int colum
     }
 }
 
+/* The first so many tiles of sums become 0; a constant, for so are the numbers of tiles. */
+static inline __attribute__((always_inline)) void tiles_clear(const int tiles)
+{
+    _tile_zero(0);
+    if (tiles > 1)
+        _tile_zero(1);
+    if (tiles > 2)
+        _tile_zero(2);
+    if (tiles > 3)
+        _tile_zero(3);
+}
+
 /* 16 rows of 16 become columns. */
 static inline __attribute__((always_inline)) void transpose(__m512 *rows)
 {

@@ -47,13 +47,7 @@ block(const scalar *w, int outputs, int64_t width, const scalar *turned, int64_t
 {
     _Alignas(64) scalar last[TILE * STEP];
     int64_t tile = 2 * TILE * TILE * steps;
-    _tile_zero(0);
-    if (tiles > 1)
-        _tile_zero(1);
-    if (tiles > 2)
-        _tile_zero(2);
-    if (tiles > 3)
-        _tile_zero(3);
+    tiles_clear(tiles);
     for (int64_t k = 0; k < steps; k++, turned += 2 * TILE * TILE) {
         for (int i = 0; i < TILE; i++)
             _mm_prefetch((const char *)(next + (k * TILE + i) * STEP), _MM_HINT_T1);

@@ -50,7 +50,7 @@ static const scalar *rows_of(const struct batch *batch, const struct input *inpu
 static inline void sums_of(const scalar *left, int64_t stride, const scalar *right, int64_t steps,
                            int pairs, float *sums)
 {
-    _tile_zero(0);
+    tiles_clear(1);
     for (int64_t k = 0; k < steps; k++) {
         _tile_loadd(4, left + 2 * pairs * k, 2 * stride);
         _tile_loadd(5, right + 2 * TILE * pairs * k, 4 * TILE);
