@@ -24,6 +24,12 @@ static inline __m512bh pair(const scalar *own)
 /* Outputs that are summed up at once: two registers, of which one has every other 4. */
 #define OUTPUTS 32
 
+/* Those of the first OUTPUTS that there are. */
+static inline __mmask32 outputs_there(int64_t left)
+{
+    return left < OUTPUTS ? (1u << left) - 1 : ~0u;
+}
+
 /* The two in bf16, in their order. */
 static inline __m512i narrowed(__m512 low, __m512 high)
 {
@@ -44,14 +50,11 @@ static inline __m512i narrowed(__m512 low, __m512 high)
     default: function(first, CHAIN_ROWS, __VA_ARGS__);             \
     }
 
-/* 16 pairs of each of up to 16 rows of A, width apart, turned: those of a pair of columns side by
- * side. Zeros for rows and columns that are not there. `to` is aligned as a register is. */
-static inline void turn(const scalar *a, int rows, int64_t width, __mmask32 there, int32_t *to)
+/* 16 pairs of each of 16 rows, turned: those of a pair of columns side by side. `x` is used up, `to`
+ * is aligned as a register is. */
+static inline void turn_16(__m512 *x, int32_t *to)
 {
-    __m512 x[CHAIN_SUMS], y[CHAIN_SUMS];
-    for (int i = 0; i < CHAIN_SUMS; i++)
-        x[i] = (__m512)(i < rows ? _mm512_maskz_loadu_epi16(there, a + i * width)
-                                 : _mm512_setzero_si512());
+    __m512 y[CHAIN_SUMS];
     for (int i = 0; i < CHAIN_SUMS; i += 2) {
         y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
         y[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
@@ -72,6 +75,16 @@ static inline void turn(const scalar *a, int rows, int64_t width, __mmask32 ther
         _mm512_store_ps(to + CHAIN_SUMS * (8 + i), _mm512_shuffle_f32x4(even, other_even, 0xdd));
         _mm512_store_ps(to + CHAIN_SUMS * (12 + i), _mm512_shuffle_f32x4(odd, other_odd, 0xdd));
     }
+}
+
+/* The same of up to 16 rows of A, width apart; zeros for rows and columns that are not there. */
+static inline void turn(const scalar *a, int rows, int64_t width, __mmask32 there, int32_t *to)
+{
+    __m512 x[CHAIN_SUMS];
+    for (int i = 0; i < CHAIN_SUMS; i++)
+        x[i] = (__m512)(i < rows ? _mm512_maskz_loadu_epi16(there, a + i * width)
+                                 : _mm512_setzero_si512());
+    turn_16(x, to);
 }
 
 /* sums [rows, 16] += so many columns of x and A, for A as `turn` leaves it and up to 8 rows of x. */

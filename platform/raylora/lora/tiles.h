@@ -55,6 +55,15 @@ static inline void tiles_shape(struct tiles *now, int rows, int pairs, int colum
     }
 }
 
+/* Pairs in a step of so many: as many as a tile has, if they come out even. */
+static inline int pairs_in_step(int64_t pairs)
+{
+    int step = pairs < TILE ? (int)pairs : TILE;
+    while (pairs % step)
+        step--;
+    return step;
+}
+
 /* The first so many tiles of sums become 0; a constant, for so are the numbers of tiles. */
 static inline __attribute__((always_inline)) void tiles_clear(const int tiles)
 {

@@ -24,6 +24,7 @@ MIXTURES = [
     ([None, "c", "a", None, "a", "b", "a"], 7),
     (["b", None, None, "b"], 4),
     (["a", "b", "a", "a", "a", "a", "b", "b", None, "a", "a"], 11),
+    (["c", *["a", "b"] * 10, None, *["a"] * 60], 82),
 ]
 
 needs_compiler = pytest.mark.skipif(

@@ -6,12 +6,6 @@
 
 #define EXPAND_ROWS CHAIN_ROWS
 
-/* Those of the first OUTPUTS that there are. */
-static inline __mmask32 outputs_there(int64_t left)
-{
-    return left < OUTPUTS ? (1u << left) - 1 : ~0u;
-}
-
 static inline __m512 widened(__m256i narrow)
 {
     return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16);

@@ -17,6 +17,7 @@ from raylora.lora.native import Call, Slots, library
 
 _ANY = Path(__file__).with_name("kernel.c")
 _DOTS = Path(__file__).with_name("kernel_bf16.c")
+_TILES = Path(__file__).with_name("kernel_tiles.c")
 _PROMPT_DOTS = Path(__file__).with_name("prompt_bf16.c")
 _PROMPT_TILES = Path(__file__).with_name("prompt_tiles.c")
 
@@ -124,7 +125,9 @@ def load(dtype: torch.dtype, stored: torch.dtype) -> Kernel | None:
     None where it cannot be had.
     """
     found = None
-    if dtype is stored is torch.bfloat16 and BF16_DOTS in cpu_flags():
+    if dtype is stored is torch.bfloat16 and BF16_TILES in cpu_flags():
+        found = _usable(_TILES)
+    if found is None and dtype is stored is torch.bfloat16 and BF16_DOTS in cpu_flags():
         found = library(_DOTS, dtype)
     found = found or library(_ANY, dtype, stored=stored)
     return None if found is None else Kernel(found)
@@ -139,8 +142,14 @@ def load_for_prompts(dtype: torch.dtype, stored: torch.dtype) -> Kernel | None:
         found = library(_PROMPT_DOTS, dtype)
         return None if found is None else Kernel(found)
     # Torch's products are by matrix units there, whose sums only they have.
-    found = library(_PROMPT_TILES, dtype)
-    return Kernel(found) if found is not None and found.usable() else None
+    found = _usable(_PROMPT_TILES)
+    return None if found is None else Kernel(found)
+
+
+def _usable(tiles: Path) -> ctypes.CDLL | None:
+    """By matrix units, where the system lets us have them."""
+    found = library(tiles, torch.bfloat16)
+    return found if found is not None and found.usable() else None
 
 
 class _Batch(ctypes.Structure):
