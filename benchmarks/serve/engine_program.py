@@ -6,11 +6,12 @@ A line is {"do": NAME, ...}, the answer one JSON object. The base has no end tok
 every answer has the length that was asked for, as with the peers.
 """
 
+import functools
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def main() -> None:
     _say({"ready": True})
     tasks: dict[str, Callable[..., Facts]] = {
         "generate": bench.generate,
+        "in_turns": bench.in_turns,
         "serve": bench.serve,
         "register": bench.register,
         "load": bench.load,
@@ -69,24 +71,37 @@ class Bench:
         self._bank: Any = Bank(model, **budget)
         for key, path in settings["adapters"].items():
             self._bank.add(key, Path(path))
-        self._engine = Engine(model, tokenizer, self._bank, max_batch_size=settings["batch"])
+        self._engine_of_its_own = functools.partial(
+            Engine, model, tokenizer, self._bank, max_batch_size=settings["batch"]
+        )
+        self._engine = self._engine_of_its_own()
+        self._engines = [self._engine]
         self._asked = 0
 
     def generate(
         self, keys: list[str | None], prompts: list[list[int]], new_tokens: list[int]
     ) -> Facts:
         """Answer all of them at once; step_s is the median of steps without prompts."""
-        started = now = time.perf_counter()
-        for key, prompt, wanted in zip(keys, prompts, new_tokens, strict=True):
-            self._add(key, prompt, wanted)
-        tokens, steps = 0, list[float]()
-        while self._engine.has_work:
-            prefilled, began = self._engine.stats.prefilled_tokens, now
-            tokens += sum(len(_tokens(event.completion)) for event in self._engine.step())
-            now = time.perf_counter()
-            if self._engine.stats.prefilled_tokens == prefilled:
-                steps.append(now - began)
-        return {"seconds": now - started, "tokens": tokens, "step_s": statistics.median(steps)}
+        done = _Pass(self._engines[0])
+        done.begin(self._requests(keys, prompts, new_tokens))
+        while done.step():
+            pass
+        return done.facts
+
+    def in_turns(self, sides: list[Facts]) -> Facts:
+        """Answer each side's as `generate` does, all at the same time, a step of each in turn.
+
+        Whatever slows the machine down for a moment slows all of them.
+        """
+        while len(self._engines) < len(sides):
+            self._engines.append(self._engine_of_its_own())
+        passes = [_Pass(engine) for engine in self._engines[: len(sides)]]
+        for own, side in zip(passes, sides, strict=True):
+            own.begin(self._requests(**side))
+        while any([own.step() for own in passes]):
+            passes.reverse()
+        facts = {id(own.engine): own.facts for own in passes}
+        return {"sides": [facts[id(engine)] for engine in self._engines[: len(sides)]]}
 
     def serve(
         self, arrivals: list[float], prompts: list[list[int]], new_tokens: list[int]
@@ -176,10 +191,52 @@ class Bench:
         }
 
     def _add(self, key: str | None, prompt: list[int], new_tokens: int) -> str:
-        self._asked += 1
-        request = Request(str(self._asked), tuple(prompt), key, Sampling(new_tokens))
+        [request] = self._requests([key], [prompt], [new_tokens])
         self._engine.add(request)
         return request.id
+
+    def _requests(
+        self, keys: list[str | None], prompts: list[list[int]], new_tokens: list[int]
+    ) -> list[Request]:
+        made: list[Request] = []
+        for key, prompt, wanted in zip(keys, prompts, new_tokens, strict=True):
+            self._asked += 1
+            made.append(Request(str(self._asked), tuple(prompt), key, Sampling(wanted)))
+        return made
+
+
+class _Pass:
+    """One workload on its way through an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._seconds = 0.0
+        self._tokens = 0
+        self._steps: list[float] = []
+
+    def begin(self, requests: Sequence[Request]) -> None:
+        started = time.perf_counter()
+        for request in requests:
+            self.engine.add(request)
+        self._seconds += time.perf_counter() - started
+
+    def step(self) -> bool:
+        """Whether there was anything left to do."""
+        if not self.engine.has_work:
+            return False
+        prefilled, started = self.engine.stats.prefilled_tokens, time.perf_counter()
+        self._tokens += sum(len(_tokens(event.completion)) for event in self.engine.step())
+        took = time.perf_counter() - started
+        self._seconds += took
+        if self.engine.stats.prefilled_tokens == prefilled:
+            self._steps.append(took)
+        return True
+
+    @property
+    def facts(self) -> Facts:
+        """Its tokens, and the seconds of its own steps."""
+        step_s = statistics.median(self._steps)
+        return {"seconds": self._seconds, "tokens": self._tokens, "step_s": step_s}
 
 
 def _tokens(completion: Completion | None) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -87,7 +88,40 @@ def measure() -> Iterator[Bar]:
 
 def once(engine: Generator, work: Workload) -> Step:
     """One pass of ours."""
-    done = engine.tell("generate", **work.facts())
+    return _step(engine.tell("generate", **work.facts()))
+
+
+def in_turns(
+    engine: Generator, keys: Sequence[str], work: Workload, rounds: int
+) -> list[tuple[Step, Step]]:
+    """Rows of a workload through these adapters, and the same through none, a step of each in turn.
+
+    One after the other they differed by a fifth on a machine whose host was busy, where adapters
+    cost half as much.
+    """
+    sides = [
+        Workload(own, work.prompts, work.new_tokens).facts()
+        for own in (list(keys), [None] * len(keys))
+    ]
+    engine.tell("in_turns", sides=sides)
+    pairs: list[tuple[Step, Step]] = []
+    for _ in range(rounds):
+        adapted, plain = engine.tell("in_turns", sides=sides)["sides"]
+        pairs.append((_step(adapted), _step(plain)))
+    return pairs
+
+
+def beside_base(engine: Generator, keys: Sequence[str], work: Workload, rounds: int) -> Cost:
+    """What these adapters cost, a key for each row."""
+    pairs = in_turns(engine, keys, work, rounds)
+    return Cost(
+        [adapted.rate / plain.rate for adapted, plain in pairs],
+        [adapted.step_s - plain.step_s for adapted, plain in pairs],
+        byte_bound(engine, len(set(keys))),
+    )
+
+
+def _step(done: Mapping[str, Any]) -> Step:
     return Step(done["tokens"] / done["seconds"], done["step_s"])
 
 
@@ -115,7 +149,8 @@ def _on(threads: int, base: Base, adapters: Mapping[str, Path]) -> Iterator[Bar]
                     except RuntimeError as error:
                         missing[name] = str(error)
                         del peers[name]
-        cost = _cost(engine, mixed)
+        even = Workload(mixed.keys, texts, [NEW_TOKENS[0]] * STREAMS)
+        cost = beside_base(engine, list(adapters), even, 2 * ROUNDS)
     on = f"{threads} thread{'s' * (threads > 1)}"
     yield shown(
         f"tokens/s, 16 adapters, {on}",
@@ -131,27 +166,6 @@ def _on(threads: int, base: Base, adapters: Mapping[str, Path]) -> Iterator[Bar]
         pairs = [step.rate / other for step, other in zip(own, rates[name], strict=True)]
         yield at_least(f"over {name}, {on}", pairs, target, "x")
     yield cost.bar(f"16 adapters over base only, {on}", BASE_SHARE)
-
-
-def _cost(engine: Generator, work: Workload) -> Cost:
-    """Of these adapters, with peers gone; each side comes first as often as the other.
-
-    Beside peers the side that comes after them is the slower one.
-    """
-    even = [NEW_TOKENS[0]] * STREAMS
-    sides = [Workload(keys, work.prompts, even) for keys in (work.keys, [None] * STREAMS)]
-    for side in sides:
-        once(engine, side)
-    pairs: list[tuple[Step, Step]] = []
-    for _ in range(ROUNDS):
-        adapted, plain = (once(engine, side) for side in sides)
-        plain_again, adapted_again = (once(engine, side) for side in sides[::-1])
-        pairs += [(adapted, plain), (adapted_again, plain_again)]
-    return Cost(
-        [adapted.rate / plain.rate for adapted, plain in pairs],
-        [adapted.step_s - plain.step_s for adapted, plain in pairs],
-        byte_bound(engine, STREAMS),
-    )
 
 
 def _peers(

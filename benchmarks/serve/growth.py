@@ -8,14 +8,12 @@ from pathlib import Path
 from benchmarks.bars.bar import Bar, at_least, at_most
 from benchmarks.bars.smollm2 import Base, smollm2
 from benchmarks.serve.adapter_files import many, write_adapters
-from benchmarks.serve.generation import ROUNDS, THREADS, Cost, Step, byte_bound, once
+from benchmarks.serve.generation import ROUNDS, THREADS, beside_base, in_turns
 from benchmarks.serve.generators import Generator, Workload, ours
 from benchmarks.serve.prompts import prompts
 
 ROWS = 64
 NEW_TOKENS = 24
-MORE_ROUNDS = 5
-"""Every other one backwards: a machine that becomes slower meanwhile is no cost of adapters."""
 SHARES = {8: 0.85, 32: 0.75, 64: 0.55}
 """Distinct adapters in the batch, and what is to stay of the base's rate."""
 HOT = 16
@@ -42,24 +40,10 @@ def measure() -> Iterator[Bar]:
 
 
 def _distinct(engine: Generator, base: Base, keys: Sequence[str], threads: int) -> Iterator[Bar]:
-    texts = prompts(base, ROWS)
-
-    def work(distinct: int) -> Workload:
-        own = [keys[row % distinct] if distinct else None for row in range(ROWS)]
-        return Workload(own, texts, [NEW_TOKENS] * ROWS)
-
-    once(engine, work(0))
-    order = [0, *SHARES]
-    rounds: list[dict[int, Step]] = []
-    for _ in range(MORE_ROUNDS):
-        rounds.append({distinct: once(engine, work(distinct)) for distinct in order})
-        order.reverse()
+    work = Workload(keys, prompts(base, ROWS), [NEW_TOKENS] * ROWS)
     for distinct, target in SHARES.items():
-        cost = Cost(
-            [steps[distinct].rate / steps[0].rate for steps in rounds],
-            [steps[distinct].step_s - steps[0].step_s for steps in rounds],
-            byte_bound(engine, distinct),
-        )
+        own = [keys[row % distinct] for row in range(ROWS)]
+        cost = beside_base(engine, own, work, ROUNDS)
         yield cost.bar(f"{distinct} of 64 distinct, {threads} thread{'s' * (threads > 1)}", target)
 
 
@@ -68,8 +52,9 @@ def _registered(base: Base, folder: Path, adapters: Sequence[Path]) -> Iterator[
     known = many(folder / "many", adapters, max(REGISTERED))
     hot = list(known)[:HOT]
     work = Workload(hot, prompts(base, HOT), [NEW_TOKENS] * HOT)
-    first = {key: known[key] for key in hot}
     rates: dict[int, list[float]] = {}
+    shares: dict[int, list[float]] = {}
+    first = {key: known[key] for key in hot}
     costs_ms: dict[int, float] = {}
     with ours(base.path, threads=1, adapters=first, max_bytes=MAX_BYTES) as engine:
         once(engine, work)
@@ -83,16 +68,19 @@ def _registered(base: Base, folder: Path, adapters: Sequence[Path]) -> Iterator[
                 costs_ms[wanted] = 1000 * statistics.median(more)
             count = wanted
             engine.tell("load", keys=hot)
-            once(engine, work)
-            rates[wanted] = [once(engine, work).rate for _ in range(ROUNDS)]
+            rounds = in_turns(engine, hot, work, ROUNDS)
+            rates[wanted] = [adapted.rate for adapted, _ in rounds]
+            # Of the base beside it: minutes pass between these, and a machine is not always as fast.
+            shares[wanted] = [adapted.rate / plain.rate for adapted, plain in rounds]
         held = engine.tell("memory")
         cold = list(_cold(engine, list(known), base))
     yield at_least(
         "hot set of 16, 1,000 known over 16",
-        [a / b for a, b in zip(rates[REGISTERED[-1]], rates[HOT], strict=True)],
+        [a / b for a, b in zip(shares[REGISTERED[-1]], shares[HOT], strict=True)],
         FLAT,
         "x",
-        ", ".join(f"{n}: {statistics.median(r):.0f}/s" for n, r in rates.items()),
+        "of base, both times; "
+        + ", ".join(f"{n}: {statistics.median(r):.0f}/s" for n, r in rates.items()),
     )
     yield at_most(
         "  adapters in memory, of the budget",

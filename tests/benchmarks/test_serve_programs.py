@@ -8,7 +8,7 @@ from benchmarks.bars.bar import Verdict
 from benchmarks.bars.smollm2 import Base
 from benchmarks.serve import isolation
 from benchmarks.serve.adapter_files import many, write_adapters
-from benchmarks.serve.generation import byte_bound, once
+from benchmarks.serve.generation import beside_base, byte_bound, in_turns, once
 from benchmarks.serve.generators import Generator, Workload, dtype, ours, peft
 from benchmarks.serve.isolation import Case, Pair
 
@@ -43,6 +43,9 @@ def test_our_engine_does_what_it_is_told(base: Base, adapters: dict[str, Path], 
     with ours(base.path, threads=1, adapters=adapters, batch=2, max_bytes=budget) as engine:
         assert engine.rate(WORK) > 0
         assert once(engine, WORK).step_s > 0
+        for adapted, plain in in_turns(engine, ["a00", "a02", "a00"], WORK, rounds=2):
+            assert adapted.rate > 0 < plain.rate
+        assert len(beside_base(engine, ["a00"] * 3, WORK, rounds=1).shares) == 1
         assert engine.tell("memory")["adapters"] == 3
         assert byte_bound(engine, 2) > 0
         served = engine.tell("serve", **given)
