@@ -57,7 +57,6 @@ def _registered(base: Base, folder: Path, adapters: Sequence[Path]) -> Iterator[
     first = {key: known[key] for key in hot}
     costs_ms: dict[int, float] = {}
     with ours(base.path, threads=1, adapters=first, max_bytes=MAX_BYTES) as engine:
-        once(engine, work)
         count = HOT
         for wanted in REGISTERED:
             more = [
