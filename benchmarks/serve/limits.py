@@ -27,8 +27,9 @@ OVER_HTTP = 2
 LONG = 400
 SHORT = 12
 TIMES = 10
-OVERLOAD_S = 15.0
-CAPACITY_S = 15.0
+ROUNDS = 3
+OVERLOAD_S = 10.0
+CAPACITY_S = 10.0
 SERVED, SHED_MS = 0.9, 100.0
 PATH = "/v1/completions"
 
@@ -84,36 +85,49 @@ async def _gone(served: Endpoint, base: Base) -> float:
 
 
 def measure_overload() -> Iterator[Bar]:
-    """Capacity in a closed loop, then requests at ten times that rate whatever is answered."""
+    """Capacity in a closed loop, then requests at ten times that rate whatever is answered; so
+    several times, for a machine is not always as fast."""
     base = smollm2()
     queue = f"batching.max_queue={BATCH}"
     with endpoint({}, f"batching.max_batch_size={BATCH}", queue) as served:
-        capacity, replies = asyncio.run(_overloaded(served, base))
-    answered = [reply for reply in replies if reply.status == 200]
+        rounds = asyncio.run(_overloaded(served, base))
+    capacities = [capacity for capacity, _ in rounds]
+    replies = [reply for _, own in rounds for reply in own]
     shed = [reply for reply in replies if reply.status == 429]
-    proper = len(answered) + sum("retry-after" in reply.headers for reply in shed)
+    proper = sum(reply.status == 200 for reply in replies)
+    proper += sum("retry-after" in reply.headers for reply in shed)
     times_ms = [1000 * reply.seconds for reply in shed]
-    yield shown("capacity, requests/s", [capacity], "", f"{len(replies)} sent, {len(shed)} shed")
+    yield shown("capacity, requests/s", capacities, "", f"{len(replies)} sent, {len(shed)} shed")
     yield holds("overload: 200, or 429 with Retry-After", proper, len(replies), "requests")
     yield at_least(
-        "overload of 10: served, of capacity", [per_second(answered) / capacity], SERVED, "x"
+        "overload of 10: served, of capacity",
+        [
+            per_second([reply for reply in own if reply.status == 200]) / capacity
+            for capacity, own in rounds
+        ],
+        SERVED,
+        "x",
     )
     yield at_most("  shed p99", [percentile(times_ms, 0.99)], SHED_MS, " ms")
 
 
-async def _overloaded(served: Endpoint, base: Base) -> tuple[float, list[Reply]]:
+async def _overloaded(served: Endpoint, base: Base) -> list[tuple[float, list[Reply]]]:
+    """Of each round the capacity, and what came back of ten times as many requests."""
     texts = stories(base, BATCH)
 
     def sender(call: Caller):
         return lambda number: call.post(PATH, _body(base, texts[number % BATCH], SHORT))
 
-    async with caller(served.url, BATCH) as call:
-        await closed(sender(call), BATCH, 2.0)
-        capacity = per_second(await closed(sender(call), BATCH, CAPACITY_S))
-    count = round(TIMES * capacity * OVERLOAD_S)
-    async with caller(served.url, count) as call:
-        replies = await opened(sender(call), arrivals(count, TIMES * capacity, seed=0))
-    return capacity, replies
+    rounds: list[tuple[float, list[Reply]]] = []
+    for _ in range(ROUNDS):
+        async with caller(served.url, BATCH) as call:
+            await closed(sender(call), BATCH, 2.0)
+            capacity = per_second(await closed(sender(call), BATCH, CAPACITY_S))
+        count = round(TIMES * capacity * OVERLOAD_S)
+        async with caller(served.url, count) as call:
+            coming = arrivals(count, TIMES * capacity, seed=0)
+            rounds.append((capacity, await opened(sender(call), coming)))
+    return rounds
 
 
 def _body(base: Base, prompt: list[int], tokens: int) -> dict[str, object]:
