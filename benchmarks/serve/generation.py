@@ -94,7 +94,7 @@ def once(engine: Generator, work: Workload) -> Step:
 def in_turns(
     engine: Generator, keys: Sequence[str], work: Workload, rounds: int
 ) -> list[tuple[Step, Step]]:
-    """Rows of a workload through these adapters, and the same through none, a step of each in turn.
+    """A workload's rows through these adapters, and the same through none, a step of each in turn.
 
     One after the other they differed by a fifth on a machine whose host was busy, where adapters
     cost half as much.

@@ -69,7 +69,7 @@ def _registered(base: Base, folder: Path, adapters: Sequence[Path]) -> Iterator[
             engine.tell("load", keys=hot)
             rounds = in_turns(engine, hot, work, ROUNDS)
             rates[wanted] = [adapted.rate for adapted, _ in rounds]
-            # Of the base beside it: minutes pass between these, and a machine is not always as fast.
+            # Of the base beside it: minutes pass between these, in which a machine may slow down.
             shares[wanted] = [adapted.rate / plain.rate for adapted, plain in rounds]
         held = engine.tell("memory")
         cold = list(_cold(engine, list(known), base))

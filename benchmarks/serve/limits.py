@@ -85,8 +85,10 @@ async def _gone(served: Endpoint, base: Base) -> float:
 
 
 def measure_overload() -> Iterator[Bar]:
-    """Capacity in a closed loop, then requests at ten times that rate whatever is answered; so
-    several times, for a machine is not always as fast."""
+    """Capacity in a closed loop, then requests at ten times that rate whatever is answered.
+
+    So several times, for a machine is not always as fast.
+    """
     base = smollm2()
     queue = f"batching.max_queue={BATCH}"
     with endpoint({}, f"batching.max_batch_size={BATCH}", queue) as served:
