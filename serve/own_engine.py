@@ -1,5 +1,6 @@
 """raylora's own engine: the base, the bank and the engine's thread in this process."""
 
+import gc
 from typing import Any
 
 from raylora.config.serve_spec import ServeSpec
@@ -28,6 +29,16 @@ def start_own_engine(spec: ServeSpec, local: LocalModel, tokenizer: Any) -> Runn
     )
     # Before anybody waits: a thread beside it would hold the interpreter's lock all the while.
     engine.prepare_grammars()
+    leave_what_is_loaded()
     thread = EngineThread(engine, step_timeout_s=spec.batching.step_timeout_s)
     thread.start()
     return Running(thread, BankSlots(bank, thread, spec.max_adapters), engine.max_length)
+
+
+def leave_what_is_loaded() -> None:
+    """Have the garbage collector pass over what is there now, which stays anyway.
+
+    It went through all of it every few hundred prompts, and every stream waited: 60 to 90 ms.
+    """
+    gc.collect()
+    gc.freeze()

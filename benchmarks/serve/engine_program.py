@@ -26,6 +26,7 @@ from raylora.engine.sampling import Sampling
 from raylora.lora.bank.bank import Bank
 from raylora.lora.devices import pick
 from raylora.lora.narrow import narrow
+from raylora.serve.own_engine import leave_what_is_loaded
 
 READ_BYTES = 512 << 20
 """More than any cache holds."""
@@ -76,6 +77,7 @@ class Bench:
         )
         self._engine = self._engine_of_its_own()
         self._engines = [self._engine]
+        leave_what_is_loaded()
         self._asked = 0
 
     def generate(
