@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from raylora.jobs.train.route import Adapter, Part
-from raylora.lora.native import library
+from raylora.lora.native import by_tiles
 
 _SOURCE = Path(__file__).with_name("adapter_products.c")
 MANY = 32
@@ -60,8 +60,8 @@ class _Kernels(NamedTuple):
 @functools.cache
 def _kernels(dtype: torch.dtype) -> _Kernels | None:
     """None as well where the processor has no matrix units."""
-    found = library(_SOURCE, dtype) if dtype is torch.bfloat16 else None
-    if found is None or not found.usable():
+    found = by_tiles(_SOURCE, dtype) if dtype is torch.bfloat16 else None
+    if found is None:
         return None
     pointer, number, whole = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     add, backward = found.add_adapters, found.adapters_backward

@@ -116,6 +116,12 @@ def library(
         return None
 
 
+def by_tiles(source: Path, dtype: torch.dtype) -> ctypes.CDLL | None:
+    """A C file that includes tiles.h; None also where the system does not let us have them."""
+    found = library(source, dtype)
+    return found if found is not None and found.usable() else None
+
+
 def bucket(count: int) -> int:
     """The power of two from `count` on: calls that are made for so many serve fewer as well."""
     return 1 << (count - 1).bit_length()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from raylora.lora.devices import AVX2, AVX512, BF16_DOTS, BF16_TILES, cpu_flags
 from raylora.lora.narrow import NarrowLinear
-from raylora.lora.native import Call, Number, Reads, library
+from raylora.lora.native import Call, Number, Reads, by_tiles, library
 
 MOST_ROWS = 64
 MOST_BY_HALVES = 24
@@ -77,8 +77,8 @@ def _forward_of(layer: Any) -> "FewRows | None":
 @functools.cache
 def _tiles(dtype: torch.dtype) -> Callable[..., None] | None:
     """By matrix units, where the system lets us have them."""
-    found = library(_TILES, dtype)
-    return _linear(_TILES, dtype, dtype) if found is not None and found.usable() else None
+    found = by_tiles(_TILES, dtype)
+    return None if found is None else _linear(_TILES, dtype, dtype)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from raylora.lora.devices import BF16_DOTS, BF16_TILES, cpu_flags
-from raylora.lora.native import Call, Slots, library
+from raylora.lora.native import Call, Slots, by_tiles, library
 
 _ANY = Path(__file__).with_name("kernel.c")
 _DOTS = Path(__file__).with_name("kernel_bf16.c")
@@ -126,7 +126,7 @@ def load(dtype: torch.dtype, stored: torch.dtype) -> Kernel | None:
     """
     found = None
     if dtype is stored is torch.bfloat16 and BF16_TILES in cpu_flags():
-        found = _usable(_TILES)
+        found = by_tiles(_TILES, dtype)
     if found is None and dtype is stored is torch.bfloat16 and BF16_DOTS in cpu_flags():
         found = library(_DOTS, dtype)
     found = found or library(_ANY, dtype, stored=stored)
@@ -142,14 +142,8 @@ def load_for_prompts(dtype: torch.dtype, stored: torch.dtype) -> Kernel | None:
         found = library(_PROMPT_DOTS, dtype)
         return None if found is None else Kernel(found)
     # Torch's products are by matrix units there, whose sums only they have.
-    found = _usable(_PROMPT_TILES)
+    found = by_tiles(_PROMPT_TILES, dtype)
     return None if found is None else Kernel(found)
-
-
-def _usable(tiles: Path) -> ctypes.CDLL | None:
-    """By matrix units, where the system lets us have them."""
-    found = library(tiles, torch.bfloat16)
-    return found if found is not None and found.usable() else None
 
 
 class _Batch(ctypes.Structure):
