@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from torch import Tensor
@@ -19,7 +20,6 @@ from raylora.jobs.train.outcome import Outcome
 from raylora.jobs.train.route import ALONE
 from raylora.lora import atomic
 from raylora.lora.attach import save_adapter
-from raylora.lora.base import load_tokenizer
 from raylora.lora.sources import LocalModel
 
 DATA_REPORT = "data.json"
@@ -35,8 +35,8 @@ class Trained:
     data: TrainingData
     recording: Recording
     """What the model gives with it."""
-    chat_template: str | None
-    """Where it is not the tokenizer's own."""
+    tokenizer: Any
+    """That rows were rendered with."""
     name: str = ALONE
     """In the model."""
     state: Mapping[str, Tensor] | None = None
@@ -46,7 +46,7 @@ class Trained:
 def save_trained(assignment: Assignment, trained: Trained, outcome: Outcome) -> None:
     """Write adapter, probe and report of the data into the run's folders; the first worker's."""
     spec, places = assignment.spec, assignment.places
-    template = trained.chat_template or load_tokenizer(trained.local).chat_template
+    template = trained.tokenizer.chat_template
     trained.recording.write(places.metadata / PROBE)
     write_json(places.metadata / DATA_REPORT, trained.data.report().as_dict())
     shutil.rmtree(places.adapter, ignore_errors=True)  # of an attempt that ended after this point
@@ -67,7 +67,7 @@ def save_trained(assignment: Assignment, trained: Trained, outcome: Outcome) -> 
         },
         name=trained.name,
         state=trained.state,
-        chat_template=trained.chat_template,
+        chat_template=template if spec.data.chat_template else None,
     )
 
 

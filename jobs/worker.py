@@ -55,8 +55,7 @@ class Prepared:
     """How the base attends to rows that are not packed."""
     local: LocalModel
     data: TrainingData
-    chat_template: str | None
-    """Where it is not the tokenizer's own."""
+    tokenizer: Any
 
 
 def train_worker(
@@ -131,8 +130,7 @@ def _prepare(assignment: Assignment, micro_batch_size: int, tell: Tell) -> Prepa
         peak=matrix_peak(device.torch_device, dtype),
         micro_batch_size=micro_batch_size,
     )
-    template = tokenizer.chat_template if spec.data.chat_template else None
-    return Prepared(setup, model, base, implementation, local, data, template)
+    return Prepared(setup, model, base, implementation, local, data, tokenizer)
 
 
 def _backend(
@@ -181,7 +179,7 @@ def _save_adapter(assignment: Assignment, prepared: Prepared, outcome: Outcome) 
             prepared.local,
             data,
             recording,
-            prepared.chat_template,
+            prepared.tokenizer,
             state=weights_of(state),
         )
         save_trained(assignment, trained, outcome)

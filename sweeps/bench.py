@@ -73,12 +73,9 @@ class Bench:
         with self.bank.alone(name) as model, unpacked(self.bank.base, self.implementation):
             return probe.record(model, data.sample.input_ids)
 
-    def trained(
-        self, name: str, spec: TrainSpec, data: TrainingData, recording: probe.Recording
-    ) -> Trained:
+    def trained(self, name: str, data: TrainingData, recording: probe.Recording) -> Trained:
         """The adapter of a trial that is in."""
-        template = self.tokenizer.chat_template if spec.data.chat_template else None
-        return Trained(self.bank.model, self.local, data, recording, template, name)
+        return Trained(self.bank.model, self.local, data, recording, self.tokenizer, name)
 
 
 def _validator(spec: TrainSpec, data: TrainingData) -> Validator:

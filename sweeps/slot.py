@@ -122,7 +122,7 @@ class _Slot:
 
     def _save(self, order: Begin, data: TrainingData, outcome: Outcome) -> None:
         recording = self._bench.record(order.name, data)
-        trained = self._bench.trained(order.name, order.assignment.spec, data, recording)
+        trained = self._bench.trained(order.name, data, recording)
         save_trained(order.assignment, trained, outcome)
 
     def _over(self, finished: Sequence[Finished]) -> list[TrialReport]:

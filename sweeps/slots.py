@@ -1,11 +1,20 @@
 """Hands each trial that begins its slot: one that is shared, or one of its own."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from raylora.config.fused_rules import why_alone
 from raylora.config.train_spec import TrainSpec
 from raylora.errors import JobFailed
 from raylora.sweeps.planner import Plan
+
+
+class Load(NamedTuple):
+    """What is in a slot; the next trial joins the least."""
+
+    trials: int
+    ranks: int
+    """A pass takes the longer, the more of them it has."""
 
 
 class Slots:
@@ -17,21 +26,24 @@ class Slots:
         self._room = {slot.name: slot.capacity for slot in plan.slots}
         self._isolated_at_once = plan.isolated_at_once
         self._slot_of: dict[str, str] = {}
+        self._ranks: dict[str, int] = {}
         self._lost = ""
         """Why a shared slot was lost."""
 
     def slot_of(self, name: str, spec: TrainSpec) -> str:
-        """Where a trial trains until it has left: with the fewest others, or in a slot of its own.
+        """Where a trial trains until it has left: with the least load, or in a slot of its own.
 
         Raises JobFailed where there is none.
         """
         if name not in self._slot_of:
             self._slot_of[name] = self._choose(name, spec)
+            self._ranks[name] = spec.lora.r
         return self._slot_of[name]
 
     def left(self, name: str) -> None:
         """A trial is over."""
         self._slot_of.pop(name, None)
+        self._ranks.pop(name, None)
 
     def lost(self, slot: str, why: str) -> None:
         """A shared slot takes no trials any more."""
@@ -52,14 +64,17 @@ class Slots:
                 hint="what trains beside shared slots is planned when a sweep starts: start one "
                 "with such a trial, or with sweep.execution=isolated",
             )
-        counts = self._counts()
-        with_room = [slot for slot, room in self._room.items() if counts[slot] < room]
+        loads = self._loads()
+        with_room = [slot for slot, room in self._room.items() if loads[slot].trials < room]
         # One that leaves may be counted until its successor has begun.
         open_to_it = with_room if self._isolated_at_once else list(self._room)
         if open_to_it and not why_alone(self._base, spec):
-            return min(open_to_it, key=counts.__getitem__)
+            return min(open_to_it, key=loads.__getitem__)
         return name
 
-    def _counts(self) -> Mapping[str, int]:
-        there = list(self._slot_of.values())
-        return {slot: there.count(slot) for slot in self._room}
+    def _loads(self) -> Mapping[str, Load]:
+        own = {
+            slot: [self._ranks[name] for name, place in self._slot_of.items() if place == slot]
+            for slot in self._room
+        }
+        return {slot: Load(len(ranks), sum(ranks)) for slot, ranks in own.items()}

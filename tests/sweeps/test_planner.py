@@ -165,6 +165,18 @@ def test_trials_are_spread_over_slots_and_follow_those_that_leave():
     assert slots.slot_of("e", spec.base) == where["b"]
 
 
+def test_high_ranks_do_not_meet_in_one_slot():
+    spec = sweep(trials=4)
+    slots = Slots(planned(spec, [machine(2)], 4), spec.base)
+    trials = {"a": 32, "b": 4, "c": 32, "d": 4}
+    where = {
+        name: slots.slot_of(name, with_settings(spec.base, {"lora.r": rank}))
+        for name, rank in trials.items()
+    }
+    assert where["a"] != where["c"]
+    assert where["b"] != where["d"]
+
+
 def test_a_trial_that_cannot_share_has_a_slot_of_its_name():
     spec = sweep()
     slots = Slots(planned(spec, [machine(2)], sharing=6, alone=2), spec.base)
