@@ -9,7 +9,7 @@ from raylora.errors import JobFailed
 from raylora.sweeps.planner import Plan
 
 
-class Load(NamedTuple):
+class _Load(NamedTuple):
     """What is in a slot; the next trial joins the least."""
 
     trials: int
@@ -72,9 +72,9 @@ class Slots:
             return min(open_to_it, key=loads.__getitem__)
         return name
 
-    def _loads(self) -> Mapping[str, Load]:
+    def _loads(self) -> Mapping[str, _Load]:
         own = {
             slot: [self._ranks[name] for name, place in self._slot_of.items() if place == slot]
             for slot in self._room
         }
-        return {slot: Load(len(ranks), sum(ranks)) for slot, ranks in own.items()}
+        return {slot: _Load(len(ranks), sum(ranks)) for slot, ranks in own.items()}
