@@ -80,6 +80,21 @@ def test_a_program_gets_what_python_would_give_it(python, folder) -> None:
     assert (ours.returncode, ours.stdout, ours.stderr) == (7, theirs.stdout, theirs.stderr)
 
 
+@pytest.mark.parametrize("end", ["", "sys.exit()", "sys.exit('no')", "sys.exit(300)", "1 / 0"])
+def test_a_program_ends_as_it_would_under_python(python, folder, end) -> None:
+    text = (
+        "import atexit, sys, threading, time\n"
+        "atexit.register(print, 'at exit')\n"
+        "late = lambda: (time.sleep(0.2), print('a thread is waited for'))\n"
+        "threading.Thread(target=late).start()\n"
+        f"{end}\n"
+    )
+    command = [program(folder, text)]
+    ours, theirs = run([*python, *command]), run([sys.executable, *command])
+    assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout)
+    assert ours.stderr.splitlines()[-1:] == theirs.stderr.splitlines()[-1:]
+
+
 def test_imports_are_there_already_and_threads_are_not(python, folder) -> None:
     text = (
         "import os, sys\n"
