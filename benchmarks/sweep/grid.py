@@ -75,7 +75,7 @@ def key_of(settings: Mapping[str, Any]) -> tuple[int, float]:
     return int(settings[RANK]), float(settings[RATE])
 
 
-def shown(settings: Mapping[str, Any]) -> str:
+def named(settings: Mapping[str, Any]) -> str:
     """The same for people."""
     rank, rate = key_of(settings)
     return f"r={rank} at {rate:g}"

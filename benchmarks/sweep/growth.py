@@ -4,21 +4,22 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.bars import chat_rows
-from benchmarks.bars.bar import Bar, at_least, at_most
+from benchmarks.bars.bar import Bar, at_least, at_most, shown
 from benchmarks.bars.fresh import REPOSITORY
 from benchmarks.bars.sandbox import own_environment
 from benchmarks.bars.smollm2 import smollm2
 from benchmarks.bars.spoken import child
+from benchmarks.sweep.products import Step
 
 TOKENS = 64
 MOST = {2: 1.5, 4: 2.6, 8: 4.5}
 """Time of so many trials over that of one."""
-TRIALS = {32: 8, 64: 8, 128: 8, 256: 4, 512: 4}
+TRIALS = {32: 8, 64: 8, 128: 8, 256: 4, 512: 2}
 """By tokens a trial. A pass of the slot takes up to 1024 tokens: more trials than that go through
 in turns, so that eight of 512 tokens would be four passes of what two are."""
 LEAST = 0.98
@@ -31,13 +32,13 @@ def measure() -> Iterator[Bar]:
     base = smollm2()
     with tempfile.TemporaryDirectory(prefix="rlb-") as folder:
         rows = {
-            tokens: str(
-                chat_rows.write(Path(folder), str(tokens), [tokens], base.tokenizer).tokens
-            )
+            tokens: chat_rows.write(Path(folder), str(tokens), [tokens], base.tokenizer)
             for tokens in TRIALS
         }
         for threads in (1, 2):
-            yield from _bars(threads, _measured(threads, rows))
+            seconds = _measured(threads, {tokens: str(row.tokens) for tokens, row in rows.items()})
+            yield from _bars(threads, seconds)
+            yield _floor(threads, Step.of(rows[TOKENS], 1), seconds["fused", 1, TOKENS])
 
 
 Seconds = dict[tuple[str, int, int], list[float]]
@@ -70,8 +71,20 @@ def _measured(threads: int, rows: Mapping[int, str]) -> Seconds:
     return found
 
 
+def _floor(threads: int, step: Step, one: Sequence[float]) -> Bar:
+    most = max(MOST)
+    products = step.pass_seconds(most, threads=threads)
+    return shown(
+        f"products of the base of {most} over 1, {_on(threads)}",
+        [products / seconds for seconds in one],
+        "x",
+        f"{products:.2f} s, which fusing does not save: with all else at no cost {most} trials "
+        "would take so many times one",
+    )
+
+
 def _bars(threads: int, seconds: Seconds) -> Iterator[Bar]:
-    on = f"{threads} thread{'s' * (threads > 1)}"
+    on = _on(threads)
     one = seconds["fused", 1, TOKENS]
     for trials, most in MOST.items():
         # The rounds of growth come first, those of the lengths may be of as many trials.
@@ -94,3 +107,7 @@ def _bars(threads: int, seconds: Seconds) -> Iterator[Bar]:
             f"{trials} trials: {statistics.median(fused):.2f} s against "
             f"{statistics.median(alone):.2f} s one by one",
         )
+
+
+def _on(threads: int) -> str:
+    return f"{threads} thread{'s' * (threads > 1)}"

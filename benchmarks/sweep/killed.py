@@ -17,7 +17,7 @@ from benchmarks.bars.bar import Bar, holds
 from benchmarks.bars.cluster_look import driver_pids
 from benchmarks.bars.sandbox import Sandbox, kill, sandbox
 from benchmarks.bars.smollm2 import smollm2
-from benchmarks.sweep.grid import Grid, shown
+from benchmarks.sweep.grid import Grid, named
 from benchmarks.sweep.job import (
     SweepJob,
     follow,
@@ -147,7 +147,7 @@ def _same_best(calm: SweepJob, killed: SweepJob) -> Bar:
         int(calm.best_settings == killed.best_settings),
         1,
         "sweep",
-        f"{shown(calm.best_settings)} and {shown(killed.best_settings)}, losses "
+        f"{named(calm.best_settings)} and {named(killed.best_settings)}, losses "
         f"{losses[0]:.5f} and {losses[1]:.5f}",
     )
 

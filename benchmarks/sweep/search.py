@@ -5,6 +5,7 @@ that at the same step they see the same rows. Where the two choose different set
 trained again with other seeds: they are as good if they differ by less than seeds do.
 """
 
+import os
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bars import chat_rows
-from benchmarks.bars.bar import Bar, at_most, holds
+from benchmarks.bars.bar import Bar, at_most, holds, shown
+from benchmarks.bars.chat_rows import ChatRows
 from benchmarks.bars.sandbox import Sandbox, sandbox
 from benchmarks.bars.smollm2 import smollm2
 from benchmarks.sweep import peers
 from benchmarks.sweep.core import Mode, Task, run_tasks
-from benchmarks.sweep.grid import Grid, key_of, shown
+from benchmarks.sweep.grid import Grid, key_of, named
 from benchmarks.sweep.job import SweepJob, run_sweep
+from benchmarks.sweep.products import Step
 from raylora.config.sweep_rules import with_settings
 from raylora.config.sweep_spec import SweepSpec
 
@@ -64,6 +67,24 @@ def measure() -> Iterator[Bar]:
             f"{_steps(peer.trials for _, peer in pairs)}",
         )
         yield _same_winner(spec, [(o.best_settings, p.best.settings) for o, p in pairs])
+    each = _products_seconds(rows)
+    floors = [each * sum(trial.step for trial in ours.trials.values()) for ours, _ in pairs]
+    yield shown(
+        "ASHA: products of the frozen base, of the time",
+        [floor / ours.seconds for floor, (ours, _) in zip(floors, pairs, strict=True)],
+        "",
+        "of the steps that were trained: with all else at no cost "
+        f"{statistics.median(f / p.seconds for f, (_, p) in zip(floors, pairs, strict=True)):.2f} "
+        "of stock Tune's time",
+    )
+
+
+def _products_seconds(rows: ChatRows) -> float:
+    """Of a step of a trial, where every core has a slot of its own."""
+    slots = os.cpu_count() or 1
+    trials = AT_ONCE // slots
+    step = Step.of(rows, GRID.rows_a_step)
+    return step.pass_seconds(trials, at_once=slots) / trials / slots
 
 
 def _ours(box: Sandbox, spec: Mapping[str, Any]) -> SweepJob:
@@ -81,11 +102,11 @@ def _same_winner(
     for ours, peer in winners:
         if key_of(ours) == key_of(peer):
             same += 1
-            said.append(f"both {shown(ours)}")
+            said.append(f"both {named(ours)}")
             continue
         apart, noise = _apart_and_noise(spec, ours, peer)
         same += apart <= noise
-        said.append(f"{shown(ours)} and {shown(peer)}: means {apart:.4f} apart, seeds {noise:.4f}")
+        said.append(f"{named(ours)} and {named(peer)}: means {apart:.4f} apart, seeds {noise:.4f}")
     return holds("ASHA: winner of stock Tune's", same, len(winners), "rounds", "; ".join(said))
 
 

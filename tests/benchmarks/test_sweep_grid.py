@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from benchmarks.sweep.grid import Grid, key_of, shown
+from benchmarks.sweep.grid import Grid, key_of, named
 
 from raylora.config.sweep_rules import changed, with_settings
 from raylora.config.sweep_spec import SweepSpec
@@ -24,4 +24,4 @@ def test_settings_of_a_trial_differ_from_the_base_in_every_key():
 def test_trials_of_two_runs_are_matched_by_rank_and_rate():
     keys = {key_of(settings) for settings in GRID.settings()}
     assert keys == {(4, 3e-4), (4, 1e-3), (8, 3e-4), (8, 1e-3)}
-    assert shown(GRID.settings()[0]) == "r=4 at 0.0003"
+    assert named(GRID.settings()[0]) == "r=4 at 0.0003"
