@@ -9,6 +9,7 @@ recorded, the others continue from their checkpoints.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import ray
@@ -33,7 +34,7 @@ from raylora.sweeps.mailbox import Mailbox
 from raylora.sweeps.orders import TrialReport
 from raylora.sweeps.planner import Plan, plan
 from raylora.sweeps.proposer import Proposer
-from raylora.sweeps.report.make import write_report
+from raylora.sweeps.report.make import import_ahead, write_report
 from raylora.sweeps.sources import Source, source_of
 from raylora.sweeps.trials import Trials
 from raylora.sweeps.tuning import tune_trials
@@ -127,6 +128,8 @@ def _train(
             listening(sweep.tracking_uri, lambda: run.mlflow_run_id, control.act),
         ):
             tune_trials(spec, proposer, mailbox, trials, sweep.places.metadata)
+            # Workers take a second to leave, in which the driver has nothing to do.
+            Thread(target=import_ahead, daemon=True).start()
     finally:
         trials.interrupted()
     return trials

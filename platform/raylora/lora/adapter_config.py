@@ -107,11 +107,14 @@ class AdapterConfig(BaseModel):
         """Rank of the layer's A and B."""
         return _by_pattern(self.rank_pattern, module, self.r)
 
+    def alpha(self, module: str) -> float:
+        """lora_alpha of the layer."""
+        return _by_pattern(self.alpha_pattern, module, self.lora_alpha)
+
     def scale(self, module: str) -> float:
         """Factor on B A x: alpha / r, or alpha / sqrt(r) with rsLoRA."""
         rank = self.rank(module)
-        alpha = _by_pattern(self.alpha_pattern, module, self.lora_alpha)
-        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
+        return self.alpha(module) / (math.sqrt(rank) if self.use_rslora else rank)
 
 
 def read(path: Path) -> AdapterConfig:
