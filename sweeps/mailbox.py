@@ -12,9 +12,12 @@ from dataclasses import dataclass, field, replace
 
 from raylora.errors import JobFailed
 from raylora.sweeps.orders import Begin, Close, End, GoOn, Order, TrialReport, TrialState
+from raylora.sweeps.report_order import AsTheyCome, ReportOrder, Turns
 
 IDLE_S = 5.0
 """A slot without work hears so often that there is none: a call that never ends looks hung."""
+HEARD_S = 2.0
+"""How long the next report waits for an answer to the one before it: Ray Tune may have none."""
 GATHER_S = 0.25
 """How long orders wait for those of other trials that have just reported, so that all train in one
 pass. Ray Tune takes 6 to 28 ms from a trial's result to its next step."""
@@ -25,14 +28,19 @@ IN_ORDER_S = 60.0
 class Mailbox:
     """An actor whose methods run in one event loop."""
 
-    def __init__(self, history: Sequence[TrialReport] = ()) -> None:
-        """`history` is what trials have reported before, in order."""
+    def __init__(
+        self, history: Sequence[TrialReport] = (), order: ReportOrder | None = None
+    ) -> None:
+        """`history` is what trials have reported before, in order; `order` is that of others."""
         self._history = list(history)
+        self._order_of = order or AsTheyCome()
         self._begin: dict[str, Begin] = {}
         self._slot_of: dict[str, str] = {}
         self._slots: dict[str, _Slot] = {}
         self._last: dict[str, TrialReport] = {}
         self._awaited: dict[str, asyncio.Future[TrialReport]] = {}
+        self._telling: set[asyncio.Task[None]] = set()
+        """Kept: asyncio holds its tasks weakly."""
         self._stopped: set[str] = set()
         """Trials that a user has stopped."""
         self._changed = asyncio.Condition()
@@ -85,11 +93,13 @@ class Mailbox:
     async def exchange(self, slot: str, reports: Sequence[TrialReport], idle: bool) -> list[Order]:
         """See Orders."""
         here = self._slot(slot)
-        for report in reports:
-            self._take_in(here, report)
+        fresh = [report for report in reports if self._take_in(here, report)]
+        if fresh:
+            self._tell(here, self._order_of.turns(fresh))
         if idle:
             async with self._changed:
                 await self._wait(lambda: bool(here.orders), IDLE_S)
+                await self._wait(lambda: not here.untold, HEARD_S * len(reports))
                 await self._wait(here.all_have_spoken, GATHER_S)
         orders, here.orders = here.orders, []
         return orders
@@ -121,6 +131,7 @@ class Mailbox:
             self._history.remove(report)
             self._changed.notify_all()
         self._last[name] = report
+        self._order_of.noted(report)
         return report
 
     async def _next(self, name: str) -> TrialReport:
@@ -147,16 +158,37 @@ class Mailbox:
         last = self._last.get(name)
         return replace(self._begin[name], after_step=last.step if last else 0)
 
-    def _take_in(self, slot: "_Slot", report: TrialReport) -> None:
+    def _take_in(self, slot: "_Slot", report: TrialReport) -> bool:
+        """Whether anybody waits for it."""
         # Who ended it has had an answer, and it may have begun again; or this crossed the order.
         if report.state is TrialState.STOPPED or report.name not in slot.reports:
-            return
+            return False
         if report.state.is_over:
             del slot.reports[report.name]
         else:
             slot.reports[report.name] = report
         self._last[report.name] = report
-        self._answer(report)
+        return True
+
+    def _tell(self, slot: "_Slot", turns: Turns) -> None:
+        first, *later = turns
+        for report in first:
+            self._answer(report)
+        if later:
+            slot.untold += 1
+            task = asyncio.create_task(self._tell_later(slot, first, later))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+    async def _tell_later(self, slot: "_Slot", told: Sequence[TrialReport], turns: Turns) -> None:
+        async with self._changed:
+            for turn in turns:
+                await self._wait(lambda told=told: slot.have_spoken(told), HEARD_S)
+                for report in turn:
+                    self._answer(report)
+                told = turn
+            slot.untold -= 1
+            self._changed.notify_all()
 
     async def _leave(self, name: str) -> TrialReport:
         """Out of its slot, if it is in one; what it has come to."""
@@ -195,7 +227,13 @@ class _Slot:
     orders: list[Order] = field(default_factory=list[Order])
     reports: dict[str, TrialReport | None] = field(default_factory=dict[str, TrialReport | None])
     """Last report of each trial that is in the slot; None while it trains."""
+    untold: int = 0
+    """Exchanges of which not all reports have been told."""
 
     def all_have_spoken(self) -> bool:
         """Whether no trial has reported without an order since."""
         return all(report is None for report in self.reports.values())
+
+    def have_spoken(self, reports: Sequence[TrialReport]) -> bool:
+        """Whether these trials have had an order since, or are gone."""
+        return all(self.reports.get(report.name) is None for report in reports)

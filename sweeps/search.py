@@ -35,6 +35,7 @@ from raylora.sweeps.orders import TrialReport
 from raylora.sweeps.planner import Plan, plan
 from raylora.sweeps.proposer import Proposer
 from raylora.sweeps.report.make import import_ahead, write_report
+from raylora.sweeps.report_order import report_order
 from raylora.sweeps.sources import Source, source_of
 from raylora.sweeps.trials import Trials
 from raylora.sweeps.tuning import tune_trials
@@ -117,7 +118,7 @@ def _train(
 ) -> Trials:
     """Train trials until there is nothing left to try."""
     actor = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000)
-    mailbox: Any = actor.remote(_history(spec, ledger))
+    mailbox: Any = actor.remote(_history(spec, ledger), report_order(spec.sweep))
     proposer = Proposer(source, spec.sweep.metric, planned.at_once, ledger)
     executors = Executors(planned, sweep, mailbox)
     trials = Trials(spec, sweep, mailbox, ledger, executors, config)

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from raylora.config.sweep_spec import Mode
 from raylora.errors import JobFailed
 from raylora.sweeps import mailbox as module
 from raylora.sweeps.mailbox import Mailbox
 from raylora.sweeps.orders import Begin, Close, End, GoOn, TrialReport, TrialState
+from raylora.sweeps.report_order import ByRung
 
 SLOT = "slot"
 
@@ -73,6 +75,37 @@ def test_the_slot_waits_for_all_that_have_reported():
         assert await slot == [GoOn("a"), GoOn("b")]
         first.cancel()
         second.cancel()
+
+    run(test())
+
+
+def test_where_order_matters_a_report_is_told_when_the_one_before_it_is_answered():
+    async def test() -> None:
+        box = Mailbox(order=ByRung("loss", Mode.MIN, 2))
+        tasks = await begun(box, "a", "b")
+        reports = [replace(waiting(n), metrics={"loss": v}) for n, v in (("a", 2.0), ("b", 1.0))]
+        slot = asyncio.create_task(box.exchange(SLOT, reports, idle=True))
+        assert (await tasks["b"]).name == "b"
+        await settled()
+        assert not tasks["a"].done()
+        first = asyncio.create_task(box.advance("b"))
+        assert (await tasks["a"]).name == "a"
+        await box.end("a")
+        assert await slot == [GoOn("b"), End("a")]
+        first.cancel()
+
+    run(test())
+
+
+def test_a_report_without_an_answer_does_not_keep_the_next_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "HEARD_S", 0.05)
+
+    async def test() -> None:
+        box = Mailbox(order=ByRung("loss", Mode.MIN, 2))
+        tasks = await begun(box, "a", "b")
+        reports = [replace(waiting(name), metrics={"loss": 1.0}) for name in tasks]
+        await box.exchange(SLOT, reports, idle=False)
+        assert {report.name for report in await asyncio.gather(*tasks.values())} == {"a", "b"}
 
     run(test())
 
