@@ -145,6 +145,9 @@ def _environment(ports: dict[str, int], head_id: str, token: Path) -> dict[str, 
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # A cold process for each CPU when the first job comes, which no job that starts warm uses.
+        "RAY_prestart_worker_first_driver": "0",
+        "RAY_enable_worker_prestart": "0",
         # Without it a stop waits 30 s for actors that Ray Train leaves alive.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         # Ray gives a stopped job 3 s before SIGKILL: too short to close an MLflow run.
