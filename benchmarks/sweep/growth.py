@@ -19,7 +19,7 @@ from benchmarks.sweep.products import Step
 TOKENS = 64
 MOST = {2: 1.5, 4: 2.6, 8: 4.5}
 """Time of so many trials over that of one."""
-TRIALS = {32: 8, 64: 8, 128: 4, 256: 4, 512: 2}
+TRIALS = {32: 8, 64: 8, 128: 4, 256: 2, 512: 2}
 """By tokens a trial. A pass of the slot takes up to 1024 tokens: more trials than that go through
 in turns, so that eight of 512 tokens would be four passes of what two are."""
 LEAST = 0.98

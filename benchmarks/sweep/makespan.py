@@ -25,7 +25,7 @@ from benchmarks.sweep.job import SweepJob, require_steps, run_sweep
 from benchmarks.sweep.products import Step
 
 ROUNDS = 3
-GRID = Grid((4, 8, 16, 32), (3e-4, 1e-3), steps=30, rows_a_step=2)
+GRID = Grid((4, 8, 16, 32), (3e-4, 1e-3), steps=24, rows_a_step=2)
 WARM = replace(GRID, steps=2)
 SHORT, LONG = 32, 64
 """Tokens of a row: 64 to 128 a trial and step."""
