@@ -2,8 +2,8 @@
 
     python -m benchmarks.peers.tune_torch_trainer settings.json
 
-The workers' loop is transformers' Trainer with PEFT. Settings: {"model": DIR, "tokens": FILE,
-"batch": N, "steps": N, "seed": N, "trials": [{"lora.r": 8, "lora.lora_alpha": 16,
+The workers' loop is transformers' Trainer with PEFT. Settings: {"model": DIR, "dtype": "float32",
+"tokens": FILE, "batch": N, "steps": N, "seed": N, "trials": [{"lora.r": 8, "lora.lora_alpha": 16,
 "training.learning_rate": 1e-3}, ...], "at_once": N, "folder": DIR}. Prints {"trials": [...]} at
 the end. RAY_ADDRESS names the cluster.
 """
@@ -53,7 +53,7 @@ def train(config: dict[str, Any]) -> None:
 
     settings, changed = config["settings"], config["changed"]
     lines = Path(settings["tokens"]).read_text(encoding="utf-8").splitlines()
-    model = AutoModelForCausalLM.from_pretrained(settings["model"])
+    model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=settings["dtype"])
     tokenizer = AutoTokenizer.from_pretrained(settings["model"])
     lora = LoraConfig(
         r=changed["lora.r"],

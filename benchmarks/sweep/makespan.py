@@ -23,6 +23,8 @@ from benchmarks.sweep import peers
 from benchmarks.sweep.grid import Grid, key_of
 from benchmarks.sweep.job import SweepJob, require_steps, run_sweep
 from benchmarks.sweep.products import Step
+from raylora.config.model_spec import DType
+from raylora.lora.devices import pick
 
 ROUNDS = 3
 GRID = Grid((4, 8, 16, 32), (3e-4, 1e-3), steps=24, rows_a_step=2)
@@ -63,6 +65,9 @@ def measure() -> Iterator[Bar]:
             GRID.settings(),
             model=str(base.path),
             tokens=str(rows.tokens),
+            # What ours computes in: bf16, in which the model is stored, takes hours where a
+            # processor has no units for it.
+            dtype=str(pick().dtype(DType.AUTO)).removeprefix("torch."),
             batch=GRID.rows_a_step,
             steps=GRID.steps,
             seed=0,

@@ -28,7 +28,6 @@ ROW = 32
 """Tokens: 64 a trial and step."""
 LOSS, PRODUCT = 1e-5, 1e-4
 DROPOUT = 0.1
-DROPPED_STEPS = 10
 
 Sections = Mapping[str, Mapping[str, Any]]
 """Of a TrainSpec, or parts of them."""
@@ -36,6 +35,7 @@ FP32: dict[str, Any] = {"model": {"dtype": "fp32"}}
 BF16: dict[str, Any] = {"model": {"dtype": "bf16"}}
 NF4: dict[str, Any] = {"model": {"quantization": "nf4"}}
 ONE_ROW_A_PASS = {"training": {"micro_batch_size": 1}}
+FEWER_STEPS: dict[str, Any] = {"training": {"max_steps": 10, "save_steps": 10}}
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ def measure() -> Iterator[Bar]:
         rows = chat_rows.write(Path(folder), "numbers", lengths, base.tokenizer)
         trials = Trials(rows, Path(folder))
         yield from _in_fp32(trials)
-        nf4 = trials.both("nf4", trials.specs(NF4))
         if pick().has_bf16_units:
-            yield from _in_bf16(trials, nf4)
+            yield from _in_bf16(trials)
             return
+        nf4 = trials.both("nf4", trials.specs(NF4 | FEWER_STEPS))
         run_tasks([*nf4], threads=1, processes=2)
         yield _losses_alike("nf4 in fp32", *nf4)
         yield not_measured("bf16", "this processor has no units for it, raylora trains in fp32")
@@ -121,12 +121,12 @@ def _in_fp32(trials: Trials) -> Iterator[Bar]:
     yield from _masks(*with_dropout, others[1])
 
 
-def _in_bf16(trials: Trials, nf4: tuple[Task, Task]) -> Iterator[Bar]:
-    plain = trials.specs(BF16)
+def _in_bf16(trials: Trials) -> Iterator[Bar]:
+    plain, nf4 = trials.specs(BF16), trials.both("nf4", trials.specs(NF4))
     fused, alone = trials.both("bf16", plain)
     by_rows = trials.task("bf16-rows", Mode.ALONE, trials.specs(BF16 | ONE_ROW_A_PASS))
     threads = trials.task("bf16-threads", Mode.ALONE, plain)
-    run_tasks([fused, nf4[0], nf4[1], alone, by_rows], threads=1, processes=2)
+    run_tasks([fused, *nf4, alone, by_rows], threads=1, processes=2)
     run_tasks([threads], threads=2)
     for name, pair in (("bf16", (fused, alone)), ("nf4", nf4)):
         yield _within(name, *pair, [alone, by_rows, threads])
@@ -140,7 +140,8 @@ def _losses_alike(name: str, fused: Task, alone: Task) -> Bar:
         [losses[worst]],
         LOSS,
         "",
-        f"relative, the largest of {len(losses)} trials x {STEPS} steps, of {_said(fused, worst)}",
+        f"relative, the largest of {len(losses)} trials x {len(fused.losses(worst))} steps, "
+        f"of {_said(fused, worst)}",
     )
 
 
@@ -211,10 +212,7 @@ def _within(name: str, fused: Task, alone: Task, isolated: Sequence[Task]) -> Ba
 
 
 def _dropout(share: float) -> dict[str, Any]:
-    return {
-        "lora": {"lora_dropout": share},
-        "training": {"max_steps": DROPPED_STEPS, "save_steps": DROPPED_STEPS},
-    }
+    return {"lora": {"lora_dropout": share}, **FEWER_STEPS}
 
 
 def _first(specs: Mapping[str, TrainSpec], count: int) -> dict[str, TrainSpec]:
