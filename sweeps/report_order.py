@@ -75,8 +75,10 @@ class ByRung:
             self.noted(report)
         known = sorted(self._seen[step])
         last = known[ceil(len(known) / self._factor) - 1]
+        # Neither less nor more than `last` is a metric that is no number: it is told all the same.
         good = [report for report in here if self._cost(report) <= last]
-        return [*reversed(good), *here[len(good) :]]
+        rest = [report for report in here if not self._cost(report) <= last]
+        return [*reversed(good), *rest]
 
     def _cost(self, report: TrialReport) -> float:
         return self._sign * report.metrics[self._metric]

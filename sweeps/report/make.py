@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def import_ahead() -> None:
-    """Import what a report computes and draws with: 0.8 to 1.5 s, from a thread that has them."""
+    """Import what a report computes and draws with: 0.8 to 1.9 s, for when nothing else is due."""
     for module in ("optuna.importance", "plotly.graph_objects"):
         importlib.import_module(module)
 

@@ -1,5 +1,6 @@
 """ASHA as Ray Tune has it, told reports in this order."""
 
+import math
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -67,6 +68,15 @@ def test_who_is_over_or_has_no_metric_is_told_at_once() -> None:
     blank = TrialReport("blank", TrialState.WAITING, STEP)
     turns = ByRung("loss", Mode.MIN, 2).turns([*at(STEP, a=1.0), over, blank])
     assert [[report.name for report in turn] for turn in turns] == [["over", "blank"], ["a"]]
+
+
+@pytest.mark.parametrize(
+    "values", [(math.nan, 1.0, 2.0), (1.0, math.nan, 0.0), (2.0, 1.0, math.nan)]
+)
+def test_all_are_told_where_a_metric_is_no_number(values) -> None:
+    group = at(STEP, **{f"t{i}": value for i, value in enumerate(values)})
+    told = [report.name for turn in ByRung("loss", Mode.MIN, 2).turns(group) for report in turn]
+    assert sorted(told) == ["t0", "t1", "t2"]
 
 
 def test_other_schedulers_hear_reports_as_they_come() -> None:
