@@ -17,7 +17,6 @@ from raylora.jobs.train import collective
 from raylora.jobs.train.checkpoint import Checkpoints
 from raylora.jobs.train.loop import Setup, train
 from raylora.jobs.train.outcome import Outcome
-from raylora.lora.devices import use_in_this_thread
 from raylora.sweeps.bench import Bench
 from raylora.sweeps.fused.conductor import Conductor, Finished, Permission
 from raylora.sweeps.fused.player import Player
@@ -93,7 +92,6 @@ class _Slot:
         return reports
 
     def _play(self, order: Begin, player: Player) -> None:
-        use_in_this_thread(self._bench.bank.base.device)
         spec, places = order.assignment.spec, order.assignment.places
         with _log_of(order) as log:
             observer = TrialObserver(order, lambda p: player.ask(Permission(p)), log)

@@ -88,7 +88,7 @@ class ReusedTrial(tune.Trainable):
 
             self._bench.train(spec, Telling(tell), checkpoints)
 
-        self._player = Player(self.trial_id, play)
+        self._player = Player(play)
 
 
 def main() -> None:

@@ -158,7 +158,7 @@ def _alone(rows: Rows, folder: Path) -> Callable[[], object]:
         backend, _ = make_backend(loss, passes, groups, SPEC.training, SPEC.workers, dtype)
         _train(backend, rows, folder / "alone")
 
-    player = Player("alone", play)
+    player = Player(play)
     player.resume()
     return player.resume
 

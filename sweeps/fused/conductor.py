@@ -61,7 +61,7 @@ class Conductor:
 
     def join(self, name: str, play: Callable[[Player], Any]) -> None:
         """Take a trial in; it begins with the next round."""
-        self._players[name] = Player(name, play)
+        self._players[name] = Player(play)
 
     def permit(self, name: str) -> list[Finished]:
         """Let a waiting trial go on to its next request."""

@@ -78,12 +78,6 @@ def pick() -> Device:
     return Device(DeviceKind.CPU)
 
 
-def use_in_this_thread(device: torch.device) -> None:
-    """Make a device the current one of a new thread, which else begins with the first."""
-    if device.type == DeviceKind.CUDA:
-        torch.cuda.set_device(device)
-
-
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """Instruction set flags of the first core; empty where the system does not list them."""
     if not cpuinfo.exists():
