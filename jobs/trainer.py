@@ -5,9 +5,7 @@ Light on purpose: the driver imports this, and torch and transformers are for th
 
 import os
 import secrets
-import signal
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 from raylora.config.workers_spec import WorkersSpec
@@ -23,6 +21,9 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # Ray Train's own print says everything twice.
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # Controllers in the driver would each set logging up anew, and two at once hang in it: one
+    # holds logging's lock and wants a handler's, the other the other way round.
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
 }
 """Ray Train reads these in the driver; its other limits come with the job."""
 Work: TypeAlias = Callable[[dict[str, Any]], Any]
@@ -78,9 +79,6 @@ def run_workers(assignment: Assignment, work: Work | None = None, **given: Any) 
             hint="the job's log has each failure; raise workers.max_failures for an unsteady "
             "cluster, give workers more memory where it ran out again and again",
         ) from error
-    except KeyboardInterrupt:
-        _give_back()
-        raise
     if isinstance(result, RayloraError):
         raise result
     return result
@@ -92,15 +90,6 @@ def _finetune(config: dict[str, Any]) -> Outcome | RayloraError:
     from raylora.jobs.worker import train_worker
 
     return train_worker(assignment)
-
-
-def _give_back() -> None:
-    """Have Ray Train drop its claim on resources, as it does on SIGINT alone.
-
-    Left behind, the claim keeps elastic workers of the next job waiting for 180 s.
-    """
-    with suppress(KeyboardInterrupt, SystemExit):
-        signal.raise_signal(signal.SIGINT)
 
 
 def _refuse_impossible(workers: WorkersSpec, wanted: Amounts, total: Amounts) -> None:
