@@ -11,8 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from raylora.errors import JobFailed
-from raylora.sweeps.orders import Begin, Close, End, GoOn, Order, TrialReport, TrialState
+from raylora.sweeps.orders import Begin, Close, End, GoOn, Order, Threads, TrialReport, TrialState
 from raylora.sweeps.report_order import AsTheyCome, ReportOrder, Turns
+from raylora.sweeps.spare_threads import Place, threads_of
 
 IDLE_S = 5.0
 """A slot without work hears so often that there is none: a call that never ends looks hung."""
@@ -37,6 +38,8 @@ class Mailbox:
         self._begin: dict[str, Begin] = {}
         self._slot_of: dict[str, str] = {}
         self._slots: dict[str, _Slot] = {}
+        self._places: dict[str, Place] = {}
+        """Of open slots that lend each other threads."""
         self._last: dict[str, TrialReport] = {}
         self._awaited: dict[str, asyncio.Future[TrialReport]] = {}
         self._telling: set[asyncio.Task[None]] = set()
@@ -81,9 +84,12 @@ class Mailbox:
         if name in self._awaited:
             self._answer(await self._leave(name))
 
-    async def opened(self, slot: str) -> None:
-        """See Orders."""
+    async def opened(self, slot: str, place: Place | None = None) -> None:
+        """See Orders. A slot that has a place may be told to compute with other threads."""
         here = self._slot(slot)
+        if place is not None:
+            self._places[slot] = place
+            here.threads = place.threads
         here.orders = [order for order in here.orders if isinstance(order, Close | End)]
         training = [name for name, report in here.reports.items() if report is None]
         here.reports = dict.fromkeys(training)
@@ -102,7 +108,7 @@ class Mailbox:
                 await self._wait(lambda: not here.untold, HEARD_S * len(reports))
                 await self._wait(here.all_have_spoken, GATHER_S)
         orders, here.orders = here.orders, []
-        return orders
+        return [*self._threads(slot, here), *orders]
 
     async def close(self, why: str = "the sweep is over", slot: str | None = None) -> None:
         """Let a slot end, or all of them; trials that still wait raise."""
@@ -152,6 +158,15 @@ class Mailbox:
             slot = self._slots[name] = _Slot(closed=self._closed)
             slot.orders += [Close()] if self._closed else []
         return self._slots[name]
+
+    def _threads(self, name: str, slot: "_Slot") -> list[Order]:
+        """An order where a slot with trials is to compute with more or fewer than it does."""
+        if name not in self._places or not slot.reports:
+            return []
+        trials = {other: len(self._slots[other].reports) for other in self._places}
+        count, before = threads_of(name, self._places, trials), slot.threads
+        slot.threads = count
+        return [] if count == before else [Threads(count)]
 
     def _beginning(self, name: str) -> Begin:
         """What it has reported before it need not report again."""
@@ -227,6 +242,8 @@ class _Slot:
     orders: list[Order] = field(default_factory=list[Order])
     reports: dict[str, TrialReport | None] = field(default_factory=dict[str, TrialReport | None])
     """Last report of each trial that is in the slot; None while it trains."""
+    threads: int = 0
+    """It computes with, where it is open and lends."""
     untold: int = 0
     """Exchanges of which not all reports have been told."""
 

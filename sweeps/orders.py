@@ -56,11 +56,18 @@ class End:
 
 
 @dataclass(frozen=True)
+class Threads:
+    """Compute with so many from now on."""
+
+    count: int
+
+
+@dataclass(frozen=True)
 class Close:
     """End the slot, and with it the trials that it still has."""
 
 
-Order: TypeAlias = Begin | GoOn | End | Close
+Order: TypeAlias = Begin | GoOn | End | Threads | Close
 
 
 @dataclass(frozen=True)

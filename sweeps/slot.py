@@ -6,6 +6,7 @@ Every worker runs the same loop. The first one asks for orders; the others follo
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import distributed as dist
 
 from raylora.config.train_spec import TrainSpec
@@ -21,7 +22,16 @@ from raylora.sweeps.bench import Bench
 from raylora.sweeps.fused.conductor import Conductor, Finished, Permission
 from raylora.sweeps.fused.player import Player
 from raylora.sweeps.fused.shared_passes import TrialPasses
-from raylora.sweeps.orders import Begin, Close, End, GoOn, Orders, TrialReport, TrialState
+from raylora.sweeps.orders import (
+    Begin,
+    Close,
+    End,
+    GoOn,
+    Orders,
+    Threads,
+    TrialReport,
+    TrialState,
+)
 from raylora.sweeps.trial import NoLog, Progress, TrialObserver
 
 
@@ -44,6 +54,8 @@ def run_slot(spec: TrainSpec, orders: Orders) -> None:
                     reports += slot.go_on(name)
                 case End(name):
                     reports += slot.end(name)
+                case Threads(count):
+                    torch.set_num_threads(count)
                 case Close():
                     slot.close()
                     return

@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 
+from raylora.config.train_spec import TrainSpec
 from raylora.errors import RayloraError
 from raylora.jobs.assignment import Assignment, enter
 from raylora.jobs.trainer import run_workers
@@ -51,9 +52,21 @@ def _work(config: dict[str, Any]) -> RayloraError | None:
 
     from raylora.sweeps.slot import run_slot
 
-    torch.set_num_threads(max(1, int(assignment.spec.workers.cpus_per_worker)))
+    threads = max(1, int(assignment.spec.workers.cpus_per_worker))
+    torch.set_num_threads(threads)
+    lends = threads if _may_lend(assignment.spec) else 0
     try:
-        run_slot(assignment.spec, RemoteOrders(config["mailbox"], config["slot"]))
+        run_slot(assignment.spec, RemoteOrders(config["mailbox"], config["slot"], lends))
     except RayloraError as error:
         return error
     return None
+
+
+def _may_lend(spec: TrainSpec) -> bool:
+    """Sums round otherwise with other threads; workers of one slot wait for each other anyway."""
+    workers = spec.workers
+    return (
+        workers.num_workers == 1
+        and not workers.gpus_per_worker
+        and not spec.training.deterministic
+    )

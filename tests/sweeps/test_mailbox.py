@@ -12,8 +12,9 @@ from raylora.config.sweep_spec import Mode
 from raylora.errors import JobFailed
 from raylora.sweeps import mailbox as module
 from raylora.sweeps.mailbox import Mailbox
-from raylora.sweeps.orders import Begin, Close, End, GoOn, TrialReport, TrialState
+from raylora.sweeps.orders import Begin, Close, End, GoOn, Threads, TrialReport, TrialState
 from raylora.sweeps.report_order import ByRung
+from raylora.sweeps.spare_threads import Place
 
 SLOT = "slot"
 
@@ -309,5 +310,43 @@ def test_closing_ends_the_slot_and_whoever_waits():
         with pytest.raises(JobFailed, match="the slot is lost"):
             await box.advance("b")
         assert await box.exchange("another slot", [], idle=True) == [Close()]
+
+    run(test())
+
+
+def test_a_slot_computes_with_the_threads_of_one_that_has_no_trials(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(module, "IDLE_S", 0.05)
+    other = "other"
+
+    async def test() -> None:
+        box = Mailbox()
+        await box.opened(SLOT, Place("node", 1))
+        await begun(box, "a")
+        assert await box.exchange(SLOT, [], idle=False) == []
+        await box.opened(other, Place("node", 1))
+        assert await box.exchange(SLOT, [], idle=False) == [Threads(2)]
+        assert await box.exchange(SLOT, [], idle=False) == []
+
+        await box.announce(trial("b"), other)
+        asyncio.create_task(box.advance("b"))
+        await settled()
+        assert await box.exchange(other, [], idle=True) == [trial("b")]
+        assert await box.exchange(SLOT, [], idle=False) == [Threads(1)]
+
+        await box.exchange(other, [TrialReport("b", TrialState.FINISHED, 10)], idle=False)
+        assert await box.exchange(SLOT, [], idle=False) == [Threads(2)]
+
+    run(test())
+
+
+def test_a_slot_that_lends_nothing_is_told_nothing_of_threads():
+    async def test() -> None:
+        box = Mailbox()
+        await box.opened(SLOT)
+        await begun(box, "a")
+        await box.opened("other", Place("node", 1))
+        assert await box.exchange(SLOT, [], idle=False) == []
 
     run(test())

@@ -14,7 +14,7 @@ from raylora.jobs import probe
 from raylora.jobs.assignment import PROBE
 from raylora.jobs.run_log import METRICS
 from raylora.lora.integrity import verify
-from raylora.sweeps.orders import TrialState
+from raylora.sweeps.orders import Threads, TrialState
 from raylora.sweeps.slot import run_slot
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -49,6 +49,24 @@ def test_trials_report_and_finish_with_an_adapter_each(make_trial):
         assert len(losses) == scripted.STEPS and losses[-1] < losses[0]
         assert script.last(trial.name).metrics["loss"] == losses[-1]
         assert scripted.stored(trial).metrics["loss"].points == scripted.STEPS
+
+
+def test_it_computes_with_as_many_threads_as_it_is_told(make_trial):
+    seen = []
+
+    class Told(scripted.Script):
+        def exchange(self, reports, idle):
+            seen.append(torch.get_num_threads())
+            orders = super().exchange(reports, idle)
+            return [Threads(2), *orders] if len(seen) == 2 else orders
+
+    one = make_trial("one")
+    before = torch.get_num_threads()
+    try:
+        run_slot(one.assignment.spec, Told([one]))
+    finally:
+        torch.set_num_threads(before)
+    assert seen[:3] == [before, before, 2] and seen[-1] == 2
 
 
 def test_a_trial_that_is_ended_leaves_and_the_others_go_on(make_trial):
