@@ -26,7 +26,8 @@ from raylora.config.sweep_rules import with_settings
 from raylora.config.sweep_spec import SweepSpec
 
 ROUNDS = 3
-GRID = Grid((4, 8, 16, 32), (1e-4, 3e-4, 1e-3, 3e-3), steps=40, rows_a_step=2)
+GRID = Grid((4, 8, 16, 32), (1e-4, 3e-4, 1e-3, 3e-3), steps=80, rows_a_step=2)
+"""From 5 steps on 16 trials halve four times, to one that goes to the end."""
 AT_ONCE = 16
 """All settings: two slots of eight, in whose rungs ASHA compares with many from the start."""
 ROW = 32

@@ -87,6 +87,15 @@ def test_other_lines_are_no_events(line: str) -> None:
     assert events.parse(line) is None
 
 
+def test_a_log_is_over_with_a_result_or_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    events.emit(STEP)
+    step = capsys.readouterr().out
+    events.emit(ErrorEvent("it failed", None))
+    error = capsys.readouterr().out
+    assert not events.is_over(step + "a result\n")
+    assert events.is_over(step + error + "Exception ignored\n")
+
+
 def test_a_newer_programs_extra_field_is_ignored() -> None:
     line = '@raylora {"event": "restart", "attempt": 1, "resumed_step": 2, "why": "oom"}'
     assert events.parse(line) == RestartEvent(attempt=1, resumed_step=2)

@@ -165,6 +165,14 @@ def test_trials_are_spread_over_slots_and_follow_those_that_leave():
     assert slots.slot_of("e", spec.base) == where["b"]
 
 
+def test_trials_of_two_rates_in_turns_do_not_part_by_rate():
+    spec = sweep(trials=8)
+    slots = Slots(planned(spec, [machine(2)], 8), spec.base)
+    where = [slots.slot_of(name, spec.base) for name in "abcdefgh"]
+    low, high = where[::2], where[1::2]
+    assert sorted(low) == sorted(high) == ["fused-1"] * 2 + ["fused-2"] * 2
+
+
 def test_high_ranks_do_not_meet_in_one_slot():
     spec = sweep(trials=4)
     slots = Slots(planned(spec, [machine(2)], 4), spec.base)

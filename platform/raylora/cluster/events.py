@@ -218,6 +218,11 @@ def parse(line: str) -> Event | None:
         return None
 
 
+def is_over(log: str) -> bool:
+    """Whether a piece of a log has a job's last event: its result, or why it has none."""
+    return any(isinstance(parse(line), ResultEvent | ErrorEvent) for line in log.splitlines())
+
+
 def as_dict(event: Event) -> dict[str, Any]:
     """Return the event as strict JSON: `event` names its kind, NaN and infinity become null."""
     body = {field.name: _strict(getattr(event, field.name)) for field in fields(event)}

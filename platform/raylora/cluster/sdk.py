@@ -16,6 +16,7 @@ import httpx
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
+from raylora.cluster import events
 from raylora.cluster.connect import Cluster
 from raylora.cluster.transport import READ_S, request, stream
 from raylora.errors import NotAuthorised, NotFound, RayloraError
@@ -54,10 +55,11 @@ class LimitedClient(JobSubmissionClient):
         loop = asyncio.new_event_loop()
         chunks = self._stream_log(job_id, node)
         pending: asyncio.Task[str | None] | None = None
+        patience = SILENCE_S
         try:
             while True:
                 pending = pending or loop.create_task(_next(chunks))
-                loop.run_until_complete(asyncio.wait({pending}, timeout=SILENCE_S))
+                loop.run_until_complete(asyncio.wait({pending}, timeout=patience))
                 if not pending.done():
                     # Raises where the head is gone; a job that has ended says nothing more.
                     if self.get_job_info(job_id).status.is_terminal():
@@ -66,6 +68,8 @@ class LimitedClient(JobSubmissionClient):
                 chunk, pending = pending.result(), None
                 if chunk is None:
                     return
+                # After its last event a job ends within a few tenths of a second.
+                patience = LOG_S if events.is_over(chunk) else SILENCE_S
                 fresh, skip = chunk[skip:], max(0, skip - len(chunk))
                 if fresh:
                     yield fresh
