@@ -1,15 +1,12 @@
 """Causal attention within the documents of a packed row.
 
 A row of a micro-batch is documents joined end to end; none of them may see another. On CUDA
-torch's variable-length flash attention does that. Elsewhere each document is two batched matrix
-products a block of queries: on a CPU torch's fused attention spends most of its time in the
+torch's variable-length flash attention does that. Elsewhere each group of queries (documents.py)
+is two batched matrix products: on a CPU torch's fused attention spends most of its time in the
 backward pass (4 documents of 110 tokens with 9 heads, bf16, AMX, one thread: 23 ms fused, 8 ms
-this way), and no padding and no copy of keys for grouped queries is made.
+this way), and no copy of keys for grouped queries is made.
 """
 
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -18,72 +15,10 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from raylora.jobs.train import softmax
+from raylora.jobs.train.documents import Documents, Group
 
 NAME = "raylora_packed"
 """Under which transformers knows it."""
-
-BLOCK = 256
-"""Queries of a block: they need no keys past their own end, which halves the work of a long
-document and bounds the memory of its scores."""
-
-
-@dataclass(frozen=True)
-class Documents:
-    """Where the documents of a packed row begin and end."""
-
-    lengths: tuple[int, ...]
-    device: torch.device
-
-    @cached_property
-    def offsets(self) -> Tensor:
-        """[documents + 1], int32, on the device: cumulated lengths from 0."""
-        ends = torch.tensor([0, *self.lengths]).cumsum(0)
-        return ends.to(self.device, torch.int32)
-
-    @cached_property
-    def blocks(self) -> "tuple[_Block, ...]":
-        """Blocks of queries, document by document."""
-        ends = accumulate(self.lengths)
-        return tuple(
-            _Block(end - length, first, min(first + BLOCK, end), self.device)
-            for length, end in zip(self.lengths, ends, strict=True)
-            for first in range(end - length, end, BLOCK)
-        )
-
-
-class _Block:
-    """Queries [first, stop) of the document that begins at `start`."""
-
-    def __init__(self, start: int, first: int, stop: int, device: torch.device) -> None:
-        self.start, self.first, self.stop = start, first, stop
-        self._device = device
-        self.bias = lru_cache(maxsize=2)(self._bias)
-
-    def queries(self, part: Tensor) -> Tensor:
-        """Of [kv heads, T, groups, size] what belongs to the block: [kv heads, rows, size]."""
-        return part[:, self.first : self.stop].flatten(1, 2)
-
-    def keys(self, part: Tensor) -> Tensor:
-        """The same for keys or values, [kv heads, T, 1, size]."""
-        return part[:, self.start : self.stop].flatten(1, 2)
-
-    @property
-    def count(self) -> int:
-        """Of queries."""
-        return self.stop - self.first
-
-    def causal(self, rows: Tensor, window: int | None) -> softmax.Causal:
-        """Who sees whom, for [kv heads, rows, ..]."""
-        return softmax.Causal(self.count, rows.shape[1] // self.count, window)
-
-    def _bias(self, window: int | None, groups: int, dtype: torch.dtype) -> Tensor:
-        """-inf for keys that a query must not see, else 0: [queries * groups, keys]."""
-        queries, keys = self.count, self.stop - self.start
-        key = torch.arange(keys, device=self._device)
-        behind = key[keys - queries :, None] - key
-        hidden = behind < 0 if window is None else (behind < 0) | (behind >= window)
-        bias = torch.zeros(queries, keys, dtype=dtype, device=self._device)
-        return bias.masked_fill_(hidden, float("-inf")).repeat_interleave(groups, 0)
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:
@@ -149,7 +84,7 @@ def _flash(
 
 
 class _Attention(torch.autograd.Function):
-    """Softmax attention block by block; the backward pass uses the kept weights."""
+    """Softmax attention group by group; the backward pass uses the kept weights."""
 
     @staticmethod
     def forward(
@@ -166,9 +101,9 @@ class _Attention(torch.autograd.Function):
         q, k, v = (_by_kv_head(part, kv_heads) for part in (query, key, value))
         out = torch.empty_like(q)
         weights: list[Tensor] = []
-        for block in documents.blocks:
-            weight = _weights(block.queries(q), block.keys(k), block, scale, window, softcap)
-            torch.bmm(weight, block.keys(v), out=block.queries(out))
+        for group in documents.groups:
+            weight = _weights(group.queries(q), group.keys(k), group, scale, window, softcap)
+            group.put_queries(weight, group.keys(v), out)
             weights.append(weight)
         ctx.save_for_backward(q, k, v, *weights)
         ctx.settings = (documents, scale, window, softcap)
@@ -180,21 +115,21 @@ class _Attention(torch.autograd.Function):
         documents, scale, window, softcap = ctx.settings
         grad = _by_kv_head(grads[0].transpose(1, 2), len(q))
         d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for block, weight in zip(documents.blocks, weights, strict=True):
-            rows, keys, g = block.queries(q), block.keys(k), block.queries(grad)
-            d_scores = _d_scores(g @ block.keys(v).transpose(1, 2), weight, block, scale, window)
+        for group, weight in zip(documents.groups, weights, strict=True):
+            rows, keys, g = group.queries(q), group.keys(k), group.grads(grad)
+            d_scores = _d_scores(g @ group.keys(v).transpose(1, 2), weight, group, scale, window)
             if softcap is not None:
                 # Hidden keys have no weight, so what they are multiplied with does not matter.
                 capped = torch.tanh((rows @ keys.transpose(1, 2)) * (scale / softcap))
                 d_scores *= 1 - capped**2
-            torch.bmm(d_scores, keys, out=block.queries(d_q))
-            block.keys(d_k).baddbmm_(d_scores.transpose(1, 2), rows)
-            block.keys(d_v).baddbmm_(weight.transpose(1, 2), g)
+            group.put_queries(d_scores, keys, d_q)
+            group.add_keys(d_scores.transpose(1, 2), rows, d_k)
+            group.add_keys(weight.transpose(1, 2), g, d_v)
         return *(_by_head(part) for part in (d_q, d_k, d_v)), None, None, None, None
 
 
 def _by_kv_head(part: Tensor, kv_heads: int) -> Tensor:
-    """[1, heads, T, size] to [kv heads, T, groups, size], so that a block's rows are a view."""
+    """[1, heads, T, size] to [kv heads, T, groups, size], a document's rows together."""
     return part[0].unflatten(0, (kv_heads, -1)).transpose(1, 2).contiguous()
 
 
@@ -206,7 +141,7 @@ def _by_head(part: Tensor) -> Tensor:
 def _weights(
     q: Tensor,
     k: Tensor,
-    block: _Block,
+    group: Group,
     scale: float,
     window: int | None,
     softcap: float | None,
@@ -214,8 +149,8 @@ def _weights(
     """Softmax of the masked scores: [kv heads, queries * groups, keys]."""
     kernels = _kernels(q) if softcap is None else None
     if kernels is not None:
-        return block.causal(q, window).softmax_(q @ k.transpose(1, 2), scale, kernels)
-    bias = block.bias(window, q.shape[1] // block.count, q.dtype)
+        return group.causal(q, window).softmax_(q @ k.transpose(1, 2), scale, kernels)
+    bias = group.bias(window, q.shape[1] // group.count, q.dtype)
     if softcap is None:
         return torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale).softmax(-1)
     capped = torch.tanh((q @ k.transpose(1, 2)) * (scale / softcap)) * softcap
@@ -223,7 +158,7 @@ def _weights(
 
 
 def _d_scores(
-    d_weight: Tensor, weight: Tensor, block: _Block, scale: float, window: int | None
+    d_weight: Tensor, weight: Tensor, group: Group, scale: float, window: int | None
 ) -> Tensor:
     """Of the scores, for that of their softmax, which is overwritten.
 
@@ -231,7 +166,7 @@ def _d_scores(
     """
     kernels = _kernels(weight)
     if kernels is not None:
-        return block.causal(weight, window).backward_(d_weight, weight, scale, kernels)
+        return group.causal(weight, window).backward_(d_weight, weight, scale, kernels)
     found: Tensor = torch.ops.aten._softmax_backward_data(d_weight, weight, -1, weight.dtype)
     return found.mul_(scale)
 

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from raylora.jobs.data.examples import IGNORED
-from raylora.jobs.train.attention import Documents
 from raylora.jobs.train.cross_entropy import cross_entropy
+from raylora.jobs.train.documents import Documents
 
 CHUNK = 2048
 """Supervised positions per block of logits: 0.2 GB in bf16 with 49152 tokens."""

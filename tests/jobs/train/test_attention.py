@@ -2,8 +2,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from raylora.jobs.train import attention, softmax
-from raylora.jobs.train.attention import Documents, packed_attention
+from raylora.jobs.train import documents as groups
+from raylora.jobs.train import softmax
+from raylora.jobs.train.attention import packed_attention
+from raylora.jobs.train.documents import Documents
 
 LENGTHS = (5, 1, 12, 3)
 
@@ -31,12 +33,17 @@ def one_by_one(query, key, value, window=None, softcap=None) -> torch.Tensor:
     return torch.cat(outputs, 2).transpose(1, 2)
 
 
-@pytest.mark.parametrize("block", [256, 4, 1])
+@pytest.mark.parametrize(
+    ("block", "short", "step"), [(256, 128, 32), (4, 0, 1), (1, 0, 1), (4, 3, 2), (256, 12, 1)]
+)
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (4, 1)])
 @pytest.mark.parametrize("settings", [{}, {"window": 3}, {"softcap": 0.5}])
 @pytest.mark.parametrize("compiled", [True, False])
-def test_documents_attend_as_if_alone(monkeypatch, block, heads, kv_heads, settings, compiled):
-    monkeypatch.setattr(attention, "BLOCK", block)
+def test_documents_attend_as_if_alone(
+    monkeypatch, block, short, step, heads, kv_heads, settings, compiled
+):
+    for name, number in {"BLOCK": block, "SHORT": short, "STEP": step}.items():
+        monkeypatch.setattr(groups, name, number)
     if not compiled:
         monkeypatch.setattr(softmax, "kernels", lambda dtype: None)
     query, key, value = parts = inputs(heads, kv_heads)
@@ -58,6 +65,16 @@ def test_documents_attend_as_if_alone(monkeypatch, block, heads, kv_heads, setti
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
     for mine, theirs in zip(torch.autograd.grad(ours, parts, grad), reference, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_what_else_is_in_a_row_changes_no_number_of_a_short_document():
+    query, key, value = inputs(4, 2)
+    together = Documents(LENGTHS, torch.device("cpu"))
+    found, _ = packed_attention(torch.nn.Identity(), query, key, value, None, documents=together)
+    first = Documents(LENGTHS[:1], torch.device("cpu"))
+    q, k, v = (part[:, :, : LENGTHS[0]] for part in (query, key, value))
+    alone, _ = packed_attention(torch.nn.Identity(), q, k, v, None, documents=first)
+    assert torch.equal(found[:, : LENGTHS[0]], alone)
 
 
 def test_offsets_are_cumulated_lengths():
