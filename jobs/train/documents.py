@@ -157,7 +157,7 @@ class _Beside(_Queries):
         self._padding = (~inside).nonzero()[:, 0].to(device)
         self._tokens = self._rows[self._inside]
         first, stop = bounds[0][0], bounds[-1][1]
-        whole = stop - first == padded * len(bounds)
+        whole = bool(inside.all()) and stop - first == padded * len(bounds)
         self._together = slice(first, stop) if whole else None
         """Where they lie one after the other and need no padding."""
 

@@ -77,5 +77,24 @@ def test_what_else_is_in_a_row_changes_no_number_of_a_short_document():
     assert torch.equal(found[:, : LENGTHS[0]], alone)
 
 
+@pytest.mark.parametrize("lengths", [(10, 40, 14), (32, 40, 32), (32, 32, 7), (64, 100, 64)])
+def test_short_documents_find_each_other_across_others(lengths):
+    """The first has two that span as much as two of full length would."""
+    query, key, value = parts = [
+        torch.randn(1, n, sum(lengths), 8, generator=torch.Generator().manual_seed(n))
+        for n in (4, 2, 2)
+    ]
+    documents = Documents(lengths, torch.device("cpu"))
+    found, _ = packed_attention(torch.nn.Identity(), query, key, value, None, documents=documents)
+    for own, out in zip(
+        zip(*(part.split(lengths, 2) for part in parts), strict=True),
+        found.split(lengths, 1),
+        strict=True,
+    ):
+        q, k, v = (part.repeat_interleave(4 // part.shape[1], 1) for part in own)
+        expected = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        torch.testing.assert_close(out, expected.transpose(1, 2), rtol=1e-5, atol=1e-5)
+
+
 def test_offsets_are_cumulated_lengths():
     assert Documents(LENGTHS, torch.device("cpu")).offsets.tolist() == [0, 5, 6, 18, 21]
