@@ -148,32 +148,34 @@ column(const struct left *left, int64_t m, int rows, const scalar *right, int64_
     }
 }
 
-/* left [rows, pairs] times right [pairs, width]. pairs: up to 16, or a multiple of that. */
+/* left [rows, pairs] times right [pairs, width]. pairs: up to 16, or a multiple of that. What is left
+ * over of the rows comes last: to shape tiles anew takes longer than to fill them. */
 static void product(struct left left, int64_t rows, const scalar *right, int64_t width,
                     int64_t pairs, struct into into, struct tiles *now)
 {
-    int64_t panels = (width + TILE - 1) / TILE, groups = (rows + TILES * TILE - 1) / (TILES * TILE);
-    int64_t step = pairs < TILE ? pairs : TILE;
+    int64_t panels = (width + TILE - 1) / TILE, whole = rows / TILE, rest = rows % TILE;
+    int64_t groups = (whole + TILES - 1) / TILES, step = pairs < TILE ? pairs : TILE;
+#define COLUMN(m, rows, tiles)                                                                     \
+    column(&left, m, rows, right, width, n, columns, pairs, step, &into, tiles)
 #pragma omp for schedule(static)
     for (int64_t t = 0; t < panels * groups; t++) {
-        int64_t n = t / groups * TILE, m = t % groups * TILES * TILE;
+        int64_t n = t / groups * TILE, first = t % groups * TILES;
         int columns = width - n < TILE ? (int)(width - n) : TILE;
-        int there = rows - m < TILES * TILE ? (int)(rows - m) : TILES * TILE;
-        int whole = there / TILE, rest = there % TILE;
-#define COLUMN(tiles) column(&left, m, TILE, right, width, n, columns, pairs, step, &into, tiles)
-        if (whole)
-            tiles_shape(now, TILE, (int)step, columns);
-        switch (whole) {
-        case 4: COLUMN(4); break;
-        case 3: COLUMN(3); break;
-        case 2: COLUMN(2); break;
-        case 1: COLUMN(1); break;
+        tiles_shape(now, TILE, (int)step, columns);
+        switch (whole - first) {
+        case 1: COLUMN(first * TILE, TILE, 1); break;
+        case 2: COLUMN(first * TILE, TILE, 2); break;
+        case 3: COLUMN(first * TILE, TILE, 3); break;
+        default: COLUMN(first * TILE, TILE, 4); break;
         }
-        m += whole * TILE;
-        if (rest) {
-            tiles_shape(now, rest, (int)step, columns);
-            column(&left, m, rest, right, width, n, columns, pairs, step, &into, 1);
-        }
+    }
+    if (!rest)
+        return;
+#pragma omp for schedule(static)
+    for (int64_t n = 0; n < width; n += TILE) {
+        int columns = width - n < TILE ? (int)(width - n) : TILE;
+        tiles_shape(now, (int)rest, (int)step, columns);
+        COLUMN(whole * TILE, (int)rest, 1);
     }
 }
 

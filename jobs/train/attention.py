@@ -134,8 +134,8 @@ def _by_kv_head(part: Tensor, kv_heads: int) -> Tensor:
 
 
 def _by_head(part: Tensor) -> Tensor:
-    """Back to [1, heads, T, size]."""
-    return part.transpose(1, 2).flatten(0, 1)[None]
+    """Back to [1, heads, T, size], in memory [T, heads, size] as projections lie."""
+    return part.transpose(0, 1).flatten(1, 2)[None].transpose(1, 2)
 
 
 def _weights(

@@ -47,7 +47,8 @@ class PlainBackend:
         self.device = trained[0].device
         self._scale = LossScale(dtype)
         self._gradients = LocalGradients(trained, self.device)
-        self._weights = torch.cat([p.detach().reshape(-1).float() for p in trained])
+        self._published = _in_one(trained)
+        self._weights = self._published.float()
         sizes = [sum(p.numel() for p in group["params"]) for group in groups]
         masters = [nn.Parameter(part) for part in self._weights.split(sizes)]
         for master, gradient in zip(masters, self._gradients.flat.split(sizes), strict=True):
@@ -124,9 +125,7 @@ class PlainBackend:
 
     def _publish(self) -> None:
         """Give the model the weights that the optimizer has."""
-        with torch.no_grad():
-            for name, view in self._views(self._weights):
-                self._parameters[name].copy_(view)
+        self._published.copy_(self._weights)
 
     def _moment(self, master: nn.Parameter, moment: str) -> Tensor:
         made = self._optimizer.state[master].get(moment)
@@ -137,3 +136,11 @@ class PlainBackend:
         parts = flat.split([p.numel() for p in self._parameters.values()])
         named = zip(self._parameters.items(), parts, strict=True)
         return [(name, part.view_as(p)) for (name, p), part in named]
+
+
+def _in_one(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Their weights one after the other, where they also are from then on; all of one dtype."""
+    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+    for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.data = part.view_as(p)
+    return flat

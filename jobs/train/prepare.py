@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 from raylora.jobs.train.attention import use_packed_attention
 from raylora.jobs.train.lora_linear import fuse_lora
 from raylora.jobs.train.rms_norm import fuse_norms
+from raylora.jobs.train.rotary import fuse_rotations
 from raylora.jobs.train.route import Route
 from raylora.jobs.train.swiglu import fuse_gates
 
@@ -22,6 +23,7 @@ def prepare(model: PeftModel, base: PreTrainedModel, *, split_weights: bool = Fa
         fuse_lora(model, route)
         fuse_norms(model)
         fuse_gates(model)
+        fuse_rotations(model)
     # Dropout acts in train mode only; the frozen base of a causal model has none of its own.
     model.train()
     return route

@@ -20,6 +20,17 @@ def test_gradients_add_up_in_fp32_and_leave_the_parameters_alone():
     assert not gradients.flat.any()
 
 
+@pytest.mark.parametrize("second", [None, torch.full((2,), 3.0)])
+def test_the_first_gradients_after_a_clear_replace_what_was_there(second):
+    weights = [torch.nn.Parameter(torch.ones(size)) for size in (3, 2)]
+    gradients = LocalGradients(weights, weights[0].device)
+    gradients.add([torch.full((3,), 9.0), torch.full((2,), 9.0)], factor=1.0)
+    gradients.clear()
+    for _ in range(2):
+        gradients.add([torch.full((3,), 4.0), second], factor=0.5)
+    assert gradients.flat.tolist() == [4.0] * 3 + [0.0 if second is None else 3.0] * 2
+
+
 def test_the_scale_halves_where_gradients_overflow_and_grows_when_they_long_have_not():
     scale = LossScale(torch.float16)
     first = scale.value
