@@ -83,24 +83,18 @@ class Task:
 
 
 def run_tasks(
-    tasks: Sequence[Task],
-    *,
-    threads: int,
-    processes: int = 1,
-    home: Path | None = None,
-    compiled: bool = True,
+    tasks: Sequence[Task], *, threads: int, processes: int = 1, home: Path | None = None
 ) -> dict[str, Answer]:
     """Run all tasks, so many at a time; the answers by name of the task.
 
-    home: RAYLORA_HOME of the processes, by which their memory is found. compiled: False is as on
-    a machine without a C compiler, by torch's operations alone. Raises RuntimeError where one of
-    the processes dies.
+    home: RAYLORA_HOME of the processes, by which their memory is found. Raises RuntimeError where
+    one of them dies.
     """
     waiting, answers = deque(tasks), dict[str, Answer]()
-    environment = _environment(threads, home) | ({} if compiled else {"CC": "none"})
     with ThreadPoolExecutor(processes) as pool:
         works = [
-            pool.submit(_work, waiting, answers, threads, environment) for _ in range(processes)
+            pool.submit(_work, waiting, answers, threads, _environment(threads, home))
+            for _ in range(processes)
         ]
         for work in works:
             work.result()
