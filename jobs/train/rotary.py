@@ -10,7 +10,7 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,48 +51,46 @@ class _Rotation:
     ) -> tuple[Tensor, Tensor]:
         alike = q.dtype is k.dtype is cos.dtype and cos.shape == (1, q.shape[2], q.shape[3])
         serves = q.device.type == "cpu" and len(q) == 1 and alike and not (args or kwargs)
-        kernels = _kernels(q.dtype) if serves else None
-        if kernels is None:
+        kernel = _kernel(q.dtype) if serves else None
+        if kernel is None:
             return self._own(q, k, cos, sin, *args, **kwargs)
-        return tuple(_Rotated.apply(part, cos, sin, kernels) for part in (q, k))
-
-
-class _Kernels(NamedTuple):
-    """Of rotary.c, for one number format."""
-
-    forward: Callable[..., None]
-    backward: Callable[..., None]
+        return tuple(_Rotated.apply(part, cos, sin, kernel) for part in (q, k))
 
 
 @functools.cache
-def _kernels(dtype: torch.dtype) -> _Kernels | None:
+def _kernel(dtype: torch.dtype) -> Callable[..., None] | None:
+    """Of rotary.c, for one number format."""
     found = library(_SOURCE, dtype)
     if found is None:
         return None
-    for function in (found.rotate, found.rotate_backward):
-        function.argtypes = [*(ctypes.c_void_p,) * 4, *(ctypes.c_int64,) * 3, ctypes.c_int]
-        function.restype = None
-    return _Kernels(found.rotate, found.rotate_backward)
+    pointer, number, whole = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    found.rotate.argtypes = [*(pointer,) * 4, *(number,) * 3, whole, whole]
+    found.rotate.restype = None
+    return found.rotate
 
 
 class _Rotated(torch.autograd.Function):
     """[1, heads, T, size] to the same, in memory [T, heads, size] as projections lie."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, kernels: _Kernels) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, kernel: Callable[..., None]
+    ) -> Tensor:
         cos, sin = cos.contiguous(), sin.contiguous()
         ctx.save_for_backward(cos, sin)
-        ctx.kernels = kernels
-        return _by_token(kernels.forward, x, cos, sin)
+        ctx.kernel = kernel
+        return _by_token(kernel, x, cos, sin, back=False)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _by_token(ctx.kernels.backward, grads[0], *ctx.saved_tensors), None, None, None
+        return _by_token(ctx.kernel, grads[0], *ctx.saved_tensors, back=True), None, None, None
 
 
-def _by_token(kernel: Callable[..., None], x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _by_token(
+    kernel: Callable[..., None], x: Tensor, cos: Tensor, sin: Tensor, *, back: bool
+) -> Tensor:
     tokens = x.transpose(1, 2).contiguous()
     out = torch.empty_like(tokens)
     pointers = (part.data_ptr() for part in (tokens, cos, sin, out))
-    kernel(*pointers, *tokens.shape[1:], torch.get_num_threads())
+    kernel(*pointers, *tokens.shape[1:], back, torch.get_num_threads())
     return out.transpose(1, 2)

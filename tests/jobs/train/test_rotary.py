@@ -63,7 +63,7 @@ def test_leaves_parts_of_a_head_and_several_rows_to_transformers(rotated, batch)
 
 def test_transformers_has_its_turn_without_a_compiler(monkeypatch):
     theirs = outcome(modeling_llama, torch.float32)
-    monkeypatch.setattr(rotary, "_kernels", lambda dtype: None)
+    monkeypatch.setattr(rotary, "_kernel", lambda dtype: None)
     fuse_rotations(layer(modeling_llama, "Llama"))
     ours = outcome(modeling_llama, torch.float32)
     assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
